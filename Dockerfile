@@ -1,0 +1,30 @@
+# Two stages: the first builds the virtual environment, the second holds nothing but Python and that.
+
+FROM python:3.12-slim AS build
+WORKDIR /src
+COPY requirements.lock requirements-build.lock ./
+RUN python -m venv --without-pip /opt/gateway \
+    && pip --python /opt/gateway/bin/python install --no-cache-dir --require-hashes -r requirements.lock \
+    && pip install --no-cache-dir --require-hashes -r requirements-build.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway ./gateway
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist . \
+    && pip --python /opt/gateway/bin/python install --no-cache-dir --no-deps /dist/*.whl
+
+FROM python:3.12-slim
+COPY --from=build /opt/gateway /opt/gateway
+# A volume takes its owner from the folder it covers, so the folder has to exist before.
+RUN mkdir /data && chown 10001:10001 /data
+ENV PATH=/opt/gateway/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HOST=0.0.0.0 \
+    PORT=8080 \
+    LOG_FORMAT=json \
+    GATEWAY_DATA_DIR=/data
+USER 10001:10001
+VOLUME /data
+EXPOSE 8080
+# /livez and not /readyz: a Redis that is away is no reason to restart the gateway.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/livez', timeout=2)"]
+ENTRYPOINT ["gateway", "serve"]

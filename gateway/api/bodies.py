@@ -1,0 +1,216 @@
+"""The enqueue bodies: their shape, as msgspec decodes it, and how a decoded one becomes `Ask`s. What a single task
+must look like is in `gateway.api.task_rules`; who may ask for what is the middlewares'."""
+
+import re
+from collections import Counter
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from gateway.api.task_rules import Rules, TaskFields, TimingFields
+from gateway.errors import InvalidBody
+from gateway.middleware.contracts import Ask, Asked, Given
+from gateway.middleware.strict_json import check_syntax, explain, malformed, refuse_duplicates
+from gateway.models import RateLimit
+
+BATCH_MAX = 1000
+
+Number = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+
+
+class OverrideBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`rate_limit`: both numbers, or none."""
+
+    max_concurrent: Number
+    requests_per_min: Number
+
+
+class TaskBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`task`. ``body`` stays as it was written: an object is passed on byte for byte."""
+
+    url: str
+    method: str | None = None
+    headers: dict[str, str] | None = None
+    body: msgspec.Raw = msgspec.Raw(b"")
+    cost: Number | None = None
+
+
+class ItemBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An enqueue body without its client, which is what a batch holds."""
+
+    task: TaskBody
+    queue: str | None = None
+    delay: Annotated[float, Meta(ge=0)] | None = None
+    run_at: TimingFields | None = None
+    expires_at: TimingFields | None = None
+    rate_limit: OverrideBody | None = None
+    cost: Number | None = None
+    max_retry: Annotated[int, Meta(ge=0, le=100)] | None = None
+    timeout: Annotated[float, Meta(gt=0, le=86400)] | None = None
+    idempotency_key: str | None = None
+
+
+class EnqueueBody(ItemBody, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /v1/enqueue`. ``client_id`` is judged by the client middleware, whatever its type."""
+
+    client_id: msgspec.Raw = msgspec.Raw(b"")
+
+
+class BatchBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /v1/enqueue/batch`."""
+
+    tasks: Annotated[list[ItemBody], Meta(min_length=1, max_length=BATCH_MAX)]
+    client_id: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Who(msgspec.Struct):
+    client_id: msgspec.Raw = msgspec.Raw(b"")
+
+
+_WHO = msgspec.json.Decoder(_Who)
+_ENQUEUE = msgspec.json.Decoder(EnqueueBody)
+_BATCH = msgspec.json.Decoder(BatchBody)
+
+_ITEM = ItemBody.__struct_fields__
+_LIMIT = OverrideBody.__struct_fields__
+_TASK = TaskBody.__struct_fields__
+FIELDS = {
+    "$": EnqueueBody.__struct_fields__,
+    "$.task": _TASK,
+    "$.rate_limit": _LIMIT,
+}
+BATCH_FIELDS = {
+    "$": BatchBody.__struct_fields__,
+    "$.tasks[]": _ITEM,
+    "$.tasks[].task": _TASK,
+    "$.tasks[].rate_limit": _LIMIT,
+}
+
+
+class Decoding:
+    """Decodes both kinds of body under one gateway's rules."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def enqueue(self, raw: bytes, given: Given) -> Asked:
+        """The body of `POST /v1/enqueue`. Raises `InvalidBody` only for what is not JSON."""
+        body, asked = _decoded(_ENQUEUE, raw, FIELDS)
+        if body is None:
+            return asked
+        try:
+            _refuse_hidden(raw, body, [body])
+            key = _one_key(body.idempotency_key, given.idempotency_key)
+            asks = [self._ask(body, "$", key, given.now)]
+        except InvalidBody as problem:
+            return Asked(client_id=asked.client_id, asks=[], problem=problem)
+        return Asked(client_id=asked.client_id, asks=asks)
+
+    def batch(self, raw: bytes, given: Given) -> Asked:
+        """The body of `POST /v1/enqueue/batch`: one malformed task is the problem of the whole."""
+        body, asked = _decoded(_BATCH, raw, BATCH_FIELDS)
+        if body is None:
+            return asked
+        try:
+            if given.idempotency_key is not None:
+                raise InvalidBody("the header Idempotency-Key would name every task; give $.tasks[…].idempotency_key")
+            _refuse_hidden(raw, body, body.tasks)
+            asks = [
+                self._ask(item, f"$.tasks[{index}]", item.idempotency_key, given.now)
+                for index, item in enumerate(body.tasks)
+            ]
+        except InvalidBody as problem:
+            return Asked(client_id=asked.client_id, asks=[], problem=problem)
+        return Asked(client_id=asked.client_id, asks=asks)
+
+    def _ask(self, item: ItemBody, path: str, key: str | None, now: float) -> Ask:
+        rules, task = self._rules, item.task
+        headers, body = rules.content(
+            TaskFields(url=task.url, method=task.method, headers=task.headers or {}, body=bytes(task.body)), path
+        )
+        start = rules.start(item.delay, item.run_at, item.expires_at, path, now)
+        limit = item.rate_limit
+        return Ask(
+            path=path,
+            queue=rules.queue(item.queue, path),
+            method=rules.method(task.method, path),
+            url=rules.url(task.url, path),
+            headers=headers,
+            body=body,
+            delay=start.delay,
+            run_at=start.run_at,
+            expires_at=start.expires_at,
+            override=None if limit is None else RateLimit(limit.max_concurrent, limit.requests_per_min),
+            cost=rules.cost(item.cost, task.cost, path),
+            max_retry=5 if item.max_retry is None else item.max_retry,
+            timeout=1800 if item.timeout is None else item.timeout,
+            idempotency_key=rules.key(key, path),
+        )
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], raw: bytes, fields: dict[str, Any]) -> tuple[Any, Asked]:
+    """The decoded body, None where it has a problem, and so far known: who asks, what is wrong."""
+    try:
+        raw.decode("utf-8")  # the decoder does not look at what it passes over
+        body = decoder.decode(raw)
+    except msgspec.ValidationError as problem:
+        if not check_syntax(raw):
+            return None, Asked(client_id=None, asks=[], problem=InvalidBody("$: the body must be a JSON object"))
+        wrong = _named_header(explain(problem, fields), raw)
+        return None, Asked(client_id=_plain(_WHO.decode(raw).client_id), asks=[], problem=wrong)
+    except (ValueError, RecursionError) as problem:
+        raise malformed(problem) from None
+    return body, Asked(client_id=_plain(body.client_id), asks=[])
+
+
+def _plain(raw: msgspec.Raw) -> object:
+    """A client id as it stood there; what can't be one comes back as something that is none."""
+    text = bytes(raw)
+    if not text or text == b"null":
+        return None
+    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else text
+
+
+def _one_key(body: str | None, header: str | None) -> str | None:
+    if body is not None and header is not None and body != header:
+        raise InvalidBody(
+            "$.idempotency_key: differs from the header Idempotency-Key; give one, or the same twice"
+        )
+    return header if body is None else body
+
+
+def _refuse_hidden(raw: bytes, body: msgspec.Struct, items: list[Any]) -> None:
+    """Refuse duplicate keys, with a cheap look first: a name that stands there more often than the decoder kept
+    it may be a duplicate (or just part of the payload), and an escape may hide one."""
+    kept: Counter[str] = Counter()
+    for struct in (body, *items) if isinstance(body, BatchBody) else (body,):
+        kept.update(_present(struct))
+    for item in items:
+        kept.update(_present(item.task))
+        kept.update(item.task.headers or ())
+        if item.rate_limit is not None:
+            kept.update(_LIMIT)
+    names = {*_ITEM, *_TASK, *_LIMIT, "client_id", "tasks", *kept}
+    if b"\\u" in raw or any(raw.count(b'"%b"' % name.encode()) > kept[name] for name in names):
+        refuse_duplicates(raw)
+
+
+def _present(struct: msgspec.Struct) -> list[str]:
+    values = ((name, getattr(struct, name)) for name in struct.__struct_fields__)
+    return [
+        name
+        for name, value in values
+        if value is not None and not (isinstance(value, msgspec.Raw) and not bytes(value))
+    ]
+
+
+def _named_header(problem: InvalidBody, raw: bytes) -> InvalidBody:
+    """The problem with the header's own name: the decoder says only that it is one of them."""
+    match = re.match(r"\$(?:\.tasks\[(\d+)\])?\.task\.headers\[\.\.\.\]: ", problem.message)
+    if match is None:
+        return problem
+    whole = msgspec.json.decode(raw)
+    headers = (whole if match[1] is None else whole["tasks"][int(match[1])])["task"]["headers"]
+    name = next((name for name, value in headers.items() if not isinstance(value, str)), "…")
+    return InvalidBody(problem.message.replace("[...]", f".{name[:64]}", 1))

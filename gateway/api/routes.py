@@ -1,0 +1,24 @@
+"""The routes of the clients' API, each with its chain."""
+
+from aiohttp import web
+
+from gateway.api.batch import batch
+from gateway.api.bodies import Decoding
+from gateway.api.enqueue import enqueue
+from gateway.api.rate_limit import rate_limit
+from gateway.api.task_rules import Rules
+from gateway.api.tasks import cancel_task, get_task
+from gateway.middleware.chains import enqueue_chain, wrapped
+from gateway.settings import Settings
+
+
+def client_routes(settings: Settings) -> list[web.RouteDef]:
+    """Everything below `/v1`."""
+    decoding = Decoding(Rules(settings))
+    return [
+        web.post("/v1/enqueue", wrapped(enqueue, enqueue_chain(decoding.enqueue))),
+        web.post("/v1/enqueue/batch", wrapped(batch, enqueue_chain(decoding.batch, batch=True))),
+        web.get("/v1/tasks/{task_id}", get_task),
+        web.delete("/v1/tasks/{task_id}", cancel_task),
+        web.get("/v1/rate-limit", rate_limit),
+    ]

@@ -1,0 +1,183 @@
+"""What one task must look like beyond its JSON types: address, headers, body, times. Pure functions of the settings;
+the shape of the JSON is in `gateway.api.bodies`, what only a policy can refuse in `gateway.middleware.policy`."""
+
+import difflib
+import re
+from datetime import datetime
+from functools import lru_cache
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from yarl import URL
+
+from gateway.errors import InvalidBody
+from gateway.models import DEFAULT_QUEUE, QUEUE_PATTERN
+from gateway.settings import Settings
+
+TimingFields = Annotated[datetime, Meta(tz=True)]
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+# What describes the connection and the framing of a call is the sender's alone (RFC 9110, 7.6.1).
+REFUSED_HEADERS = frozenset(
+    "connection content-length host keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+    "transfer-encoding upgrade".split()
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\\]|\s")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_QUEUE = re.compile(QUEUE_PATTERN)
+_CACHED_URL_LENGTH = 512
+
+
+class TaskFields(msgspec.Struct, frozen=True, kw_only=True):
+    """A decoded `task`; ``body`` is the JSON text that stood there, empty where none did."""
+
+    url: str
+    method: str | None
+    headers: dict[str, str]
+    body: bytes
+
+
+class Start(msgspec.Struct, frozen=True):
+    """When a task may start: seconds from now, or Unix ms; when it expires, in Unix ms. 0: none."""
+
+    delay: float
+    run_at: int
+    expires_at: int
+
+
+class Rules:
+    """The rules under one gateway's settings. Every complaint is an `InvalidBody` that names the field."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._upstream = settings.upstream_url
+        self._max_delay = settings.max_delay_seconds
+        self._max_body = settings.max_body_bytes
+
+    def queue(self, given: str | None, path: str) -> str:
+        """The queue's name."""
+        if given is None:
+            return DEFAULT_QUEUE
+        if not _QUEUE.fullmatch(given):
+            raise _wrong(f"{path}.queue", "must be 1 to 64 of the characters A-Z a-z 0-9 _ -")
+        return given
+
+    def method(self, given: str | None, path: str) -> str:
+        """The method, exactly as HTTP spells it."""
+        if given is None:
+            return "POST"
+        if given not in METHODS:
+            close = difflib.get_close_matches(given[:32].upper(), METHODS, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise _wrong(f"{path}.task.method", f"must be one of {', '.join(METHODS)}{hint}")
+        return given
+
+    def url(self, given: str, path: str) -> str:
+        """The absolute URL to call; a path is joined to `UPSTREAM_URL`."""
+        target = given
+        if given.startswith("/") and not given.startswith("//"):
+            if self._upstream is None:
+                raise _wrong(f"{path}.task.url", "is a path, which needs UPSTREAM_URL; give an absolute http(s) URL")
+            target = self._upstream + given
+        check = url_problem if len(target) <= _CACHED_URL_LENGTH else url_problem.__wrapped__
+        problem = check(target)
+        if problem is not None:
+            raise _wrong(f"{path}.task.url", problem)
+        return target
+
+    def content(self, task: TaskFields, path: str) -> tuple[dict[str, str], bytes | None]:
+        """The headers and the body to send; JSON gets its content type where the task sets none."""
+        names = check_headers(task.headers, f"{path}.task.headers")
+        raw = task.body
+        if len(raw) > self._max_body:
+            raise _wrong(f"{path}.task.body", f"is larger than {self._max_body} bytes")
+        if not raw or raw == b"null":
+            return task.headers, None
+        if raw.startswith(b'"'):
+            return task.headers, msgspec.json.decode(raw, type=str).encode()
+        if not raw.startswith((b"{", b"[")):
+            raise _wrong(f"{path}.task.body", "must be a string, an object or an array")
+        try:
+            msgspec.json.decode(raw)
+        except (ValueError, RecursionError) as problem:
+            raise _wrong(f"{path}.task.body", f"is not JSON that can be sent: {problem}") from None
+        if "content-type" in names:
+            return task.headers, raw
+        return {**task.headers, "Content-Type": "application/json"}, raw
+
+    def start(
+        self, delay: float | None, run_at: datetime | None, expires_at: datetime | None, path: str, now: float
+    ) -> Start:
+        """When it starts and expires, ``now`` in Unix seconds; a `run_at` that has passed means now."""
+        if delay is not None and run_at is not None:
+            raise _wrong(f"{path}.run_at", "excludes delay; give one of the two")
+        wait = delay or 0.0
+        field = "delay" if run_at is None else "run_at"
+        if run_at is not None:
+            wait = max(0.0, run_at.timestamp() - now)
+        if not wait <= self._max_delay:
+            raise _wrong(f"{path}.{field}", f"is more than {self._max_delay:g} seconds ahead (MAX_DELAY_SECONDS)")
+        if expires_at is not None and expires_at.timestamp() <= now + wait:
+            raise _wrong(f"{path}.expires_at", "must be later than the task's start")
+        return Start(
+            delay or 0.0,
+            int(run_at.timestamp() * 1000) if run_at is not None and wait > 0 else 0,
+            int(expires_at.timestamp() * 1000) if expires_at is not None else 0,
+        )
+
+    def cost(self, outer: int | None, inner: int | None, path: str) -> int:
+        """`cost` and `task.cost` are one field with two places."""
+        if outer is not None and inner is not None and outer != inner:
+            raise _wrong(f"{path}.cost", f"is {outer}, task.cost is {inner}; give one, or the same twice")
+        return outer or inner or 1
+
+    def key(self, given: str | None, path: str) -> str | None:
+        """The idempotency key."""
+        if given is not None and not _KEY.fullmatch(given):
+            raise _wrong(f"{path}.idempotency_key", "must be 1 to 255 visible ASCII characters without spaces")
+        return given
+
+
+@lru_cache(maxsize=4096)
+def url_problem(url: str) -> str | None:
+    """What is wrong with an absolute URL, None: nothing.
+
+    >>> url_problem("ftp://example.com/")
+    'must be an absolute http:// or https:// URL'
+    """
+    if _NOT_IN_URL.search(url):
+        return "must not hold spaces, control characters or backslashes; percent-encode them"
+    try:
+        parsed = URL(url)
+        host, user, password, port = parsed.host, parsed.user, parsed.password, parsed.port
+    except ValueError as problem:
+        return f"is not a URL: {problem}"
+    if parsed.scheme not in {"http", "https"} or not host:
+        return "must be an absolute http:// or https:// URL"
+    if user is not None or password is not None:
+        return "must not carry a user or password; send the header Authorization"
+    return "has no valid port" if port == 0 else None
+
+
+def check_headers(headers: dict[str, str], path: str) -> set[str]:
+    """Refuse what is no header, or none of the caller's (RFC 9110, 5.1 and 5.5). Answers the names, lower-cased."""
+    names: set[str] = set()
+    for name, value in headers.items():
+        place = f"{path}.{name[:64]}"
+        lower = name.lower()
+        if not _TOKEN.fullmatch(name):
+            raise _wrong(place, "is not a header name")
+        if lower in REFUSED_HEADERS:
+            raise _wrong(place, "is set by the gateway and can't be given")
+        if lower in names:
+            raise _wrong(place, "given twice, in different case")
+        if _CONTROL.search(value):
+            raise _wrong(place, "must not hold control characters")
+        names.add(lower)
+    return names
+
+
+def _wrong(place: str, what: str) -> InvalidBody:
+    return InvalidBody(f"{place}: {what}")

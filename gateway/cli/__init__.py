@@ -1,0 +1,33 @@
+"""The command line: which commands there are. Each is in a module of its own."""
+
+from typing import Annotated
+
+import orjson
+import typer
+
+from gateway import __version__
+from gateway.cli import check, clients, serve
+
+app = typer.Typer(
+    name="gateway",
+    help="Accept HTTP calls for later and make them within each client's limits.",
+    no_args_is_help=True,
+    # Rich's tables cut long flags short in a narrow terminal.
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.add_typer(clients.app, name="clients")
+app.command("check")(check.check)
+
+
+@app.command()
+def version(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False) -> None:
+    """Print the version."""
+    typer.echo(orjson.dumps({"version": __version__}) if as_json else f"gateway {__version__}")
+
+
+def main() -> None:
+    """What `gateway` and `python -m gateway` run."""
+    app(prog_name="gateway")

@@ -1,0 +1,70 @@
+"""How commands answer: tables and JSON on stdout, errors on stderr without a traceback, and the exit codes
+(0 ok, 1 the call failed, 2 usage). What is shown is worked out by the commands."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+FAILED = 1
+USAGE = 2
+
+Json = Annotated[bool, typer.Option("--json", help="print what the API answered, as JSON")]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class CallFailed(Exception):
+    """The call failed; the message says what did and what to type. ``answer`` is the API's body, if any."""
+
+    def __init__(self, message: str, *, answer: str | None = None, status: int | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
+        self.status = status
+
+
+class Misused(Exception):
+    """The command line is wrong in a way that only the command itself can see."""
+
+
+def reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Turn the errors of a command into a line on stderr and its exit code."""
+
+    @functools.wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return command(*args, **kwargs)
+        except CallFailed as problem:
+            if kwargs.get("as_json") and problem.answer:
+                typer.echo(problem.answer)
+            complain(str(problem))
+            raise typer.Exit(FAILED) from None
+        except Misused as problem:
+            complain(str(problem))
+            raise typer.Exit(USAGE) from None
+
+    return run
+
+
+def complain(message: str) -> None:
+    """One error, on stderr."""
+    typer.echo(f"gateway: {message}", err=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table that fits the terminal; piped, nothing is cut or wrapped."""
+    console = Console(soft_wrap=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=400)
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        # Values come from others: "[red]" in one is text, not markup.
+        grid.add_row(*(cell.replace("[", r"\[") for cell in row))
+    console.print(grid, highlight=False)

@@ -1,0 +1,100 @@
+"""`gateway serve`, and the flags that it and `gateway check` take: one for each row of the settings table.
+What is served is put together in `gateway.app`."""
+
+import errno
+import functools
+import inspect
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import structlog
+import typer
+import uvloop
+
+from gateway import parsing
+from gateway.cli.output import CallFailed, Misused, reported
+from gateway.settings import SETTINGS, Setting, Settings, SettingsError
+from gateway.store.embedded import EmbeddedError
+
+_CANNOT_LISTEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
+
+
+def with_settings_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for every setting; its first argument is those typed, by setting name."""
+    own = list(inspect.signature(command).parameters.values())[1:]
+    flags = {setting.name.lower(): setting for setting in SETTINGS}
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        typed = {
+            flags[name].name: str(value).lower() if isinstance(value, bool) else value
+            for name, value in given.items()
+            if name in flags and value is not None
+        }
+        command(typed, **{name: value for name, value in given.items() if name not in flags})
+
+    parameters = [_parameter(name, setting) for name, setting in flags.items()]
+    parameters += [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    # typer reads a command's options from its signature and its annotations.
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _parameter(name: str, setting: Setting) -> inspect.Parameter:
+    # The defaults stay None: what is not typed is left to the environment, and to the table after it.
+    shown = f"{setting.help} [{setting.default}]" if setting.default else setting.help
+    kind: Any = str | None
+    metavar: str | None = "TEXT"
+    declared = setting.flag
+    if setting.parse is parsing.boolean:
+        kind, metavar = bool | None, None
+        declared = setting.flag if setting.flag_only else f"{setting.flag}/--no-{setting.flag[2:]}"
+    option = typer.Option(declared, help=shown, show_default=False, metavar=metavar)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+    )
+
+
+def load(flags: dict[str, str]) -> Settings:
+    """The settings of the environment and the flags; raises `Misused` with every mistake."""
+    try:
+        return Settings.load(os.environ, flags, terminal=sys.stderr.isatty())
+    except SettingsError as problem:
+        lines = "\n  ".join(problem.mistakes)
+        msg = f"these settings can't be used:\n  {lines}"
+        raise Misused(msg) from None
+
+
+@with_settings_flags
+@reported
+def serve(flags: dict[str, str]) -> None:
+    """Run the gateway. Every flag is also an environment variable (--max-in-flight is MAX_IN_FLIGHT)."""
+    settings = load(flags)
+    # Imported here: no other command should take the time to load the server.
+    from gateway import log  # noqa: PLC0415 - see above
+    from gateway.app import serve as serve_until_stopped  # noqa: PLC0415 - see above
+    from gateway.workers import supervise  # noqa: PLC0415 - see above
+
+    log.configure(settings.log_level, settings.log_format)
+    for warning in settings.warnings:
+        structlog.get_logger().warning("setting_unknown", message=warning)
+    try:
+        if settings.workers > 1:
+            supervise(settings, sys.argv[1:])
+        else:
+            uvloop.run(serve_until_stopped(settings))
+    except EmbeddedError as problem:
+        raise CallFailed(str(problem)) from None
+    except OSError as problem:
+        # Others are no mistake of the operator's: their traceback is needed.
+        if problem.errno not in _CANNOT_LISTEN and not isinstance(problem, socket.gaierror):
+            raise
+        where = f"{settings.host}:{settings.port}" + (
+            f" or port {settings.admin_port}" if settings.admin_port else ""
+        )
+        msg = f"can't listen on {where} ({problem.strerror}); set HOST, PORT or ADMIN_PORT to a free one"
+        raise CallFailed(msg) from None

@@ -1,0 +1,335 @@
+"""Starts what may start: wakes lanes, claims for them in turn, runs what was claimed, drains when told to
+leave. One attempt is in `attempts`, leases are in `leases`; limits and pauses are checked by the claim, in
+Redis.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from aiojobs import Scheduler
+
+from gateway import metrics
+from gateway.dispatch.attempts import Attempts
+from gateway.dispatch.claims import Claimed, Claims
+from gateway.dispatch.lanes import Lane, Lanes, Run
+from gateway.dispatch.leases import Leases
+from gateway.dispatch.sender import Sender
+from gateway.errors import StoreUnavailable
+from gateway.models import ClaimedTask, Outcome
+
+log = structlog.get_logger()
+
+CLAIMS_AT_ONCE = 32
+READY_AT_ONCE = 256
+POLL_SECONDS = 1.0
+NAP_SECONDS = 0.02
+# While Redis is away: how soon to ask again.
+AGAIN_SECONDS = 0.25
+CLOSE_SECONDS = 1.0
+HAND_BACK_SECONDS = 2.0
+HAND_BACK_AT_ONCE = 200
+
+
+class Dispatcher:
+    """Runs claimed tasks, at most ``max_in_flight`` at once; an async context whose end drains.
+
+    ``lease_seconds`` is how long a claim holds without renewal, ``drain_seconds`` how long running calls may
+    go on once the context is left; what is left then is cancelled and handed back at once. ``on_due`` is
+    told when the doorbell says that something became due.
+    """
+
+    def __init__(
+        self,
+        claims: Claims,
+        sender: Sender,
+        *,
+        max_in_flight: int,
+        lease_seconds: float,
+        drain_seconds: float,
+        on_due: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._claims = claims
+        self._drain_seconds = drain_seconds
+        self._on_due = on_due
+        self._lanes = Lanes(max_in_flight)
+        self._leases = Leases(claims, self._lanes, lease_seconds)
+        self._attempts = Attempts(claims, sender, self._leases)
+        self._scheduler: Scheduler | None = None
+        self._kick = asyncio.Event()
+        self._leaving = False
+        self._outage = False
+        self._service: list[asyncio.Task[None]] = []
+        self._renewal: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[None]] = set()  # claims and recoveries in flight
+        self._unfinished: list[ClaimedTask] = []  # cancelled by the drain, to be handed back
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks this process has claimed and not finished."""
+        return self._lanes.open
+
+    def has_room(self) -> bool:
+        """Whether a task admitted now would be claimed here at once, as far as the process is concerned."""
+        return not self._leaving and not self._outage and self._scheduler is not None and self._lanes.has_room
+
+    def admitted(self, client_id: str) -> None:
+        """The client may have something to claim. Cheap: many thousand times a second is fine."""
+        lane = self._lanes.find(client_id)
+        if lane is None or not lane.full:
+            self._wake(client_id)
+        elif not lane.napping:
+            # At its limit: a finish asks again anyway. Only an override could start sooner, so a burst of
+            # requests costs one claim in a while instead of one each.
+            lane.napping = True
+            asyncio.get_running_loop().call_later(NAP_SECONDS, self._nap_over, lane)
+
+    def _nap_over(self, lane: Lane) -> None:
+        lane.napping = False
+        self._wake(lane.client_id)
+
+    def _wake(self, client_id: str) -> None:
+        if not self._leaving and self._lanes.wake(client_id):
+            self._kick.set()
+
+    async def __aenter__(self) -> Self:
+        self._scheduler = Scheduler(
+            limit=None,
+            close_timeout=CLOSE_SECONDS,
+            wait_timeout=self._drain_seconds,
+            exception_handler=_report,
+        )
+        self._service = [
+            asyncio.create_task(self._feed()),
+            asyncio.create_task(self._poll()),
+            asyncio.create_task(self._listen()),
+        ]
+        self._renewal = asyncio.create_task(self._leases.keep())
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Drain: claim no more, let what runs finish within ``drain_seconds``, hand back the rest at once."""
+        self._leaving = True
+        await _stop(self._service)
+        if self._scheduler is not None:
+            # Claims in flight are waited for, not cancelled: a cancelled one may have taken tasks all the
+            # same.
+            await asyncio.gather(self._scheduler.wait_and_close(self._drain_seconds), self._settle())
+        if self._unfinished:
+            await self._give_back(self._unfinished)
+        # Only now: calls that drain need their leases.
+        await _stop([self._renewal] if self._renewal is not None else [])
+        metrics.set_in_flight(self._lanes.open)
+
+    async def _settle(self) -> None:
+        if self._asking:
+            _, late = await asyncio.wait(self._asking, timeout=self._drain_seconds + CLOSE_SECONDS)
+            await _stop(late)
+
+    # --- waking -----------------------------------------------------------------------------------
+
+    async def _poll(self) -> None:
+        """The slow way that misses nothing: doorbells may get lost with their connection."""
+        while True:
+            try:
+                for client_id in await self._claims.ready(READY_AT_ONCE):
+                    self._wake(client_id)
+                self._set_outage(None)
+            except StoreUnavailable as exc:
+                self._set_outage(exc)
+            except Exception:
+                log.exception("poll_failed")
+            # Lanes that waited out an outage, too.
+            self._kick.set()
+            await asyncio.sleep(AGAIN_SECONDS if self._outage else POLL_SECONDS)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                await self._claims.listen(self._wake, self._on_due)
+            except StoreUnavailable as exc:
+                log.debug("doorbell_lost", error=exc.message)
+            except Exception:
+                log.exception("doorbell_failed")
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    def _set_outage(self, exc: StoreUnavailable | None) -> None:
+        if exc is not None and not self._outage:
+            log.warning("dispatch_paused", error=exc.message)
+        elif exc is None and self._outage:
+            log.info("dispatch_resumed")
+        self._outage = exc is not None
+
+    # --- claiming ---------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        """Give turns while there is room, then sleep until something changes."""
+        while True:
+            await self._kick.wait()
+            self._kick.clear()
+            while not self._outage and len(self._asking) < CLAIMS_AT_ONCE:
+                turn = self._lanes.next_turn()
+                if turn is None:
+                    break
+                lane, want = turn
+                lane.asking += 1
+                self._lanes.promised += want
+                self._ask(self._claim(lane, want))
+
+    def _ask(self, coro: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coro)
+        self._asking.add(task)
+        task.add_done_callback(self._asked)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asking.discard(task)
+        self._kick.set()
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("claim_failed", error=repr(exc), exc_info=exc)
+
+    async def _claim(self, lane: Lane, want: int) -> None:
+        sent = asyncio.get_running_loop().time()
+        claimed: Claimed | None = None
+        try:
+            claimed = await self._claims.claim(lane.client_id, want)
+        except StoreUnavailable as exc:
+            self._set_outage(exc)
+            if exc.unknown:
+                self._doubt(lane)
+            lane.again = True
+        finally:
+            lane.asking -= 1
+            self._lanes.promised -= want
+        if claimed is not None:
+            lane.full = len(claimed.tasks) < want and claimed.in_flight >= claimed.limit
+            await self._take(lane, claimed, sent)
+            if claimed.tasks and claimed.more:
+                lane.again = True
+        self._settled(lane)
+
+    async def _take(self, lane: Lane, claimed: Claimed, proof: float) -> None:
+        """Start what was claimed; or, on the way out, hand it back unstarted."""
+        if self._leaving or self._scheduler is None:
+            await self._give_back(claimed.tasks)
+            return
+        runs = [self._lanes.add(lane, task, proof) for task in claimed.tasks]
+        lane.fit(claimed.limit)
+        metrics.set_in_flight(self._lanes.open)
+        for run in runs:
+            await self._scheduler.spawn(self._run(run))
+
+    def _settled(self, lane: Lane) -> None:
+        """A request for the lane is answered: queue it again if it was woken meanwhile, drop it if it's
+        idle."""
+        if lane.again and not lane.asking and not lane.doubtful:
+            lane.again = False
+            self._wake(lane.client_id)
+        self._lanes.drop_idle(lane)
+
+    # --- running ----------------------------------------------------------------------------------
+
+    async def _run(self, run: Run) -> None:
+        """The job of one claimed task. Cancelled only by the drain."""
+        outcome: Outcome | None = None
+        try:
+            async with run.lane.gate:
+                outcome = await self._attempts.call(run)
+            if outcome is not None:
+                await self._finish(run, outcome)
+        except asyncio.CancelledError:
+            # With an outcome its finish may be on its way, and a hand-back could only repeat the call.
+            if outcome is None and not run.lost:
+                self._unfinished.append(run.task)
+            raise
+        finally:
+            self._close(run)
+            self._settled(run.lane)
+
+    async def _finish(self, run: Run, outcome: Outcome) -> None:
+        lane = run.lane
+        sent = 0.0
+
+        def want() -> int:
+            nonlocal sent
+            sent = asyncio.get_running_loop().time()
+            # The lane's place goes on to its own next task only where nobody else waits for it, and never
+            # out of the places kept for newcomers. No second request that may claim while one is in doubt:
+            # see _recover.
+            busy = self._lanes.open + self._lanes.promised > self._lanes.max_in_flight - self._lanes.reserve
+            if self._leaving or self._lanes.waiting or lane.doubtful or (busy and self._lanes.reserve):
+                return 0
+            lane.asking += 1
+            return 1
+
+        finished = await self._attempts.finish(run, outcome, want, lambda: self._doubt(lane))
+        self._close(run)
+        claimed = finished.claimed
+        if claimed is not None:
+            await self._take(lane, claimed, sent)
+        if claimed is None or (claimed.tasks and claimed.more and claimed.in_flight < claimed.limit):
+            lane.again = True
+
+    def _close(self, run: Run) -> None:
+        self._lanes.remove(run)
+        metrics.set_in_flight(self._lanes.open)
+        if self._lanes.waiting:
+            self._kick.set()
+
+    # --- lost replies and leaving -----------------------------------------------------------------
+
+    def _doubt(self, lane: Lane) -> None:
+        """A reply that may have brought tasks was lost: find out before the client is claimed for again."""
+        if not lane.doubtful:
+            lane.doubtful = True
+            self._ask(self._recover(lane))
+
+    async def _recover(self, lane: Lane) -> None:
+        """Hand back what Redis has as ours and we don't know of, as soon as Redis answers.
+
+        Nothing that may claim for the client is in flight meanwhile: its tasks would be taken for unknown
+        ones.
+        """
+        try:
+            while True:
+                await asyncio.sleep(AGAIN_SECONDS)
+                if lane.asking:
+                    continue
+                try:
+                    known = {run.task.entry for run in lane.runs.values()}
+                    count = await self._claims.hand_back_unknown(lane.client_id, known)
+                except StoreUnavailable as exc:
+                    self._set_outage(exc)
+                    if self._leaving:
+                        break  # their leases end by themselves
+                    continue
+                if count:
+                    log.info("lost_claims_returned", client=lane.client_id, count=count)
+                break
+        finally:
+            lane.doubtful = False
+            lane.again = True
+            self._settled(lane)
+
+    async def _give_back(self, tasks: Sequence[ClaimedTask]) -> None:
+        try:
+            async with asyncio.timeout(HAND_BACK_SECONDS):
+                for start in range(0, len(tasks), HAND_BACK_AT_ONCE):
+                    await self._claims.hand_back(tasks[start : start + HAND_BACK_AT_ONCE])
+        except (StoreUnavailable, TimeoutError):
+            # Not lost: their leases end and another dispatcher takes them back.
+            log.warning("hand_back_failed", count=len(tasks))
+
+
+def _report(scheduler: Scheduler, context: dict[str, Any]) -> None:
+    exc = context.get("exception")
+    log.error("job_failed", error=repr(exc), exc_info=exc)
+
+
+async def _stop(tasks: Sequence[asyncio.Task[None]] | set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,287 @@
+"""Which addresses a task's call may reach. Asked twice: at enqueue for literal addresses, and at every dial
+for the address really dialled, since a name may resolve to anything at any moment. Nothing here opens a
+connection.
+"""
+
+import ipaddress
+import re
+import socket
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# inet_aton's spellings: one to four decimal, octal or hexadecimal parts, the last of which fills the rest.
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}\.?", re.ASCII | re.IGNORECASE)
+_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII | re.IGNORECASE)
+
+_NEVER: tuple[tuple[str, tuple[IPNetwork, ...]], ...] = (
+    (
+        "cloud metadata address",
+        tuple(
+            ipaddress.ip_network(net)
+            for net in (
+                "169.254.169.254",
+                "100.100.100.200",
+                "168.63.129.16",
+                "fd00:ec2::254",
+                "fd20:ce::254",
+            )
+        ),
+    ),
+    ("link-local address", (ipaddress.ip_network("169.254.0.0/16"), ipaddress.ip_network("fe80::/10"))),
+    ("multicast address", (ipaddress.ip_network("224.0.0.0/4"), ipaddress.ip_network("ff00::/8"))),
+    # All of 0/8 means "this host" on one system or another.
+    ("unspecified address", (ipaddress.ip_network("0.0.0.0/8"), ipaddress.ip_network("::/128"))),
+    ("broadcast address", (ipaddress.ip_network("255.255.255.255"),)),
+)
+_NAT64 = tuple(ipaddress.IPv6Network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48"))
+_WILDCARDS = (str(ipaddress.IPv4Address(0)), str(ipaddress.IPv6Address(0)))
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
+
+
+class TargetRefused(OSError):
+    """The address may not be dialled. ``reason`` is short and stable, for the dead letter.
+
+    An OSError, so that the connector goes on to a name's next address as it does after a refused connection.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowed:
+    """One entry of OUTBOUND_ALLOW: a network or a name, with a port or (None) any."""
+
+    network: IPNetwork | None
+    name: str | None
+    port: int | None
+
+    def covers(self, address: IPAddress, port: int, host: str) -> bool:
+        if self.port not in {None, port}:
+            return False
+        if self.network is None:
+            return self.name == host
+        return address.version == self.network.version and address in self.network
+
+
+class EgressGuard:
+    """Decides about targets; holds no state but the operator's settings and the gateway's own addresses.
+
+    ``allow``: entries of OUTBOUND_ALLOW, each an address, a network or a name, with a port or without (an
+    IPv6 one in brackets then: ``[::1]:9000``). A name's entry holds for URLs that carry that very name.
+    ``upstream``: UPSTREAM_URL, whose origin is always allowed. ``own``: (host, port) of every listener of
+    the gateway and of its Redis, refused always, by UPSTREAM_URL too; add what is only known later with
+    `add_own`. A malformed entry raises ValueError naming the setting.
+    """
+
+    def __init__(
+        self,
+        allow: Iterable[str] = (),
+        allow_private: bool = True,
+        upstream: str | None = None,
+        own: Collection[tuple[str, int]] = (),
+    ) -> None:
+        self._allow = tuple(_parse_entry(entry) for entry in allow)
+        self._allow_private = allow_private
+        self._upstream = _origin(upstream) if upstream else None
+        self._own: set[tuple[str, int]] = set()
+        for host, port in own:
+            self.add_own(host, port)
+
+    def add_own(self, host: str, port: int) -> None:
+        """Never dial this either. A wildcard host (``0.0.0.0``, ``::``) stands for every address of this
+        machine, a name for URLs that carry it (and ``localhost`` for both loopback addresses): pass what it
+        resolves to as well."""
+        if not host:
+            host = "::"
+        address = literal_address(host)
+        self._own.add((_normal_host(host) if address is None else str(address), port))
+        if _normal_host(host) == "localhost":
+            self._own |= {("127.0.0.1", port), ("::1", port)}
+
+    def check_literal(self, url: str) -> str | None:
+        """Why a URL whose host is a literal address is refused, with the setting that decides it; None where
+        it is fine.
+
+        Every notation the system's resolver takes counts as the address it dials: ``http://2130706433/``,
+        ``http://0x7f.1/``. A name is fine here: it is judged by what it resolves to, at the dial.
+        """
+        try:
+            host, port = _origin(url)
+        except ValueError:
+            return "is not a URL with a host and a port from 1 to 65535"
+        address = literal_address(host)
+        if address is None:
+            return None
+        refused = self._refuse(address, port, host)
+        if refused is None:
+            return None
+        kind, advice = refused
+        return f"{address} is a {kind}: {advice}"
+
+    def check_dial(self, address: str, port: int, host: str | None = None) -> None:
+        """Raise `TargetRefused` unless this very address may be dialled; ``host`` is the URL's host."""
+        parsed = literal_address(address)
+        if parsed is None:
+            raise TargetRefused("target not allowed: not an IP address")
+        refused = self._refuse(parsed, port, _normal_host(host or address))
+        if refused is not None:
+            reason = f"target not allowed: {refused[0]}"
+            raise TargetRefused(reason)
+
+    def _refuse(self, address: IPAddress, port: int, host: str) -> tuple[str, str] | None:
+        """(what it is, which setting decides) where it is refused."""
+        views = tuple(_views(address))
+        if any(self._is_own(view, port, host) for view in views):
+            return "listener of the gateway itself or its Redis", "OUTBOUND_ALLOW can't open it"
+        if self._upstream is not None and self._upstream in {(host, port), (str(views[0]), port)}:
+            return None
+        for view in views:
+            refused = self._refuse_view(view, port, host)
+            if refused is not None:
+                return refused
+        return None
+
+    def _refuse_view(self, address: IPAddress, port: int, host: str) -> tuple[str, str] | None:
+        for kind, networks in _NEVER:
+            if any(address.version == net.version and address in net for net in networks):
+                return kind, "OUTBOUND_ALLOW can't open it"
+        if any(entry.covers(address, port, host) for entry in self._allow):
+            return None
+        if address.is_loopback:
+            return "loopback address", f"name it in OUTBOUND_ALLOW ({_shown(address, port)}) to allow it"
+        if not self._allow_private and (not address.is_global or _site_local(address)):
+            return (
+                "private address",
+                "OUTBOUND_ALLOW_PRIVATE=false closes private networks; name it in OUTBOUND_ALLOW to allow it",
+            )
+        return None
+
+    def _is_own(self, address: IPAddress, port: int, host: str) -> bool:
+        if (str(address), port) in self._own or (host, port) in self._own:
+            return True
+        # A wildcard listener answers on every local address; asked only where the port is the listener's.
+        return not self._own.isdisjoint({(wild, port) for wild in _WILDCARDS}) and _is_local(address)
+
+
+def literal_address(host: str) -> IPAddress | None:
+    """The address a URL's host dials without asking a name server, or None where it is a name.
+
+    Reads what inet_aton(3) reads, brackets, a zone, a trailing dot, full-width digits; an IPv4-mapped IPv6
+    address is answered as the IPv4 address it is.
+
+    >>> literal_address("2130706433"), literal_address("0x7f.1"), literal_address("::ffff:10.0.0.1")
+    (IPv4Address('127.0.0.1'), IPv4Address('127.0.0.1'), IPv4Address('10.0.0.1'))
+    >>> literal_address("example.com") is None
+    True
+    """
+    host = _normal_host(host).partition("%")[0]
+    try:
+        address: IPAddress = ipaddress.ip_address(host)
+    except ValueError:
+        if not _NUMERIC.fullmatch(host):
+            return None
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or (ipaddress.ip_address(int(address)) if address.version == 4 else _unscoped(address))
+
+
+def _unscoped(address: IPAddress) -> IPAddress:
+    return ipaddress.IPv6Address(int(address))
+
+
+def _views(address: IPAddress) -> Iterator[IPAddress]:
+    """The address, and the IPv4 addresses a transition mechanism would deliver it to: each must be
+    allowed."""
+    yield address
+    if not isinstance(address, ipaddress.IPv6Address):
+        return
+    if address.sixtofour is not None:
+        yield address.sixtofour
+    if address.teredo is not None:
+        yield from address.teredo
+    low = int(address) & 0xFFFFFFFF
+    if any(address in net for net in _NAT64) or (address in _COMPATIBLE and low > 1):
+        yield ipaddress.IPv4Address(low)
+
+
+def _site_local(address: IPAddress) -> bool:
+    return isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+
+
+def _is_local(address: IPAddress) -> bool:
+    """Whether the address is one of this machine's: only then can a socket be bound to it."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
+
+
+def _normal_host(host: str) -> str:
+    # IDNA lets full-width digits and the ideographic full stop stand for ASCII ones, so they must be read
+    # alike here.
+    host = unicodedata.normalize("NFKC", unquote(host)).replace("。", ".").lower()
+    return host.removeprefix("[").removesuffix("]").rstrip(".")
+
+
+def _origin(url: str) -> tuple[str, int]:
+    """(normal host, port) of an absolute URL; ValueError where there is none."""
+    parts = urlsplit(url)
+    port = parts.port if parts.port is not None else _DEFAULT_PORTS.get(parts.scheme.lower())
+    if not parts.hostname or not port:
+        raise ValueError("no host or port")
+    host = _normal_host(parts.hostname)
+    address = literal_address(host)
+    return (host if address is None else str(address)), port
+
+
+def _shown(address: IPAddress, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _parse_entry(entry: str) -> _Allowed:
+    text = entry.strip()
+    whole = _network(text)
+    if whole is not None:
+        return _Allowed(whole, None, None)
+    host, colon, port_text = text.rpartition(":")
+    if not colon:
+        host, port = text, None
+    elif port_text.isascii() and port_text.isdigit() and 1 <= int(port_text[:6]) <= 65535:
+        port = int(port_text)
+    else:
+        raise _bad_entry(entry)
+    bare = host.removeprefix("[").removesuffix("]")
+    network = _network(bare)
+    if network is not None:
+        return _Allowed(network, None, port)
+    if not _NAME.fullmatch(host) or _NUMERIC.fullmatch(host):
+        raise _bad_entry(entry)
+    return _Allowed(None, _normal_host(host), port)
+
+
+def _bad_entry(entry: str) -> ValueError:
+    return ValueError(
+        f"OUTBOUND_ALLOW: {entry!r} is none of an address, a network or a name, each with a port or without"
+        " (127.0.0.1:9000, 10.1.0.0/16, [::1]:9000, localhost:9000)"
+    )
+
+
+def _network(text: str) -> IPNetwork | None:
+    try:
+        return ipaddress.ip_network(text.removeprefix("[").removesuffix("]"), strict=False)
+    except ValueError:
+        return None

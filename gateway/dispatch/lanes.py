@@ -1,0 +1,199 @@
+"""Who may take the next free place of the process: lanes of clients with work, their turns, the room.
+Plain bookkeeping of one event loop, without I/O; `dispatcher` acts on it.
+"""
+
+import asyncio
+from collections import deque
+
+from gateway.models import ClaimedTask
+
+# At most this many places go to one client in one turn, so that a deep backlog waits for its next turn like
+# others.
+TURN = 32
+# Lanes waiting for a turn; the ready set keeps the names of those past it, and the poll brings them back.
+MAX_TURNS = 10_000
+
+
+class LaneSemaphore(asyncio.Semaphore):
+    """A semaphore whose size follows the client's limit; taking places away waits for them to be released."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+        self._owed = 0
+
+    def resize(self, size: int) -> None:
+        """Make ``size`` places of it; never interrupts who holds one."""
+        grow, self.size = size - self.size, size
+        self._owed -= grow
+        while self._owed < 0:
+            self._owed += 1
+            super().release()
+        while self._owed > 0 and not self.locked():
+            self._owed -= 1
+            self._value -= 1
+
+    def release(self) -> None:
+        if self._owed > 0:
+            self._owed -= 1
+        else:
+            super().release()
+
+
+class Run:
+    """One claimed task of this process, from its claim to its end.
+
+    ``proof`` is the monotonic moment at which the claim was last known to be ours: when the request that
+    claimed or renewed it was sent, since the lease can't have begun before.
+    """
+
+    __slots__ = ("lane", "lost", "proof", "sending", "task", "timer", "worker")
+
+    def __init__(self, task: ClaimedTask, lane: "Lane", proof: float) -> None:
+        self.task = task
+        self.lane = lane
+        self.proof = proof
+        self.lost = False
+        self.sending = False
+        self.worker: asyncio.Task[object] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def abort(self) -> None:
+        """The claim isn't ours any more: stop the call. Its result, if it has one already, is left to the
+        fence."""
+        if not self.lost:
+            self.lost = True
+            if self.sending and self.worker is not None:
+                self.worker.cancel()
+
+
+class Lane:
+    """A client with work in this process: its semaphore, its claimed tasks, its turn."""
+
+    __slots__ = ("again", "asking", "client_id", "doubtful", "full", "gate", "napping", "queued", "runs")
+
+    def __init__(self, client_id: str) -> None:
+        self.client_id = client_id
+        self.gate = LaneSemaphore(1)
+        self.runs: dict[tuple[str, str], Run] = {}
+        self.queued = False  # waits for its turn
+        self.asking = 0  # requests in flight whose reply may bring tasks
+        self.again = False  # was woken meanwhile
+        self.full = False  # the last claim found it at its limit, and nothing has finished here since
+        self.napping = False  # an admitted task will be looked for in a moment
+        self.doubtful = False  # a reply that may have brought tasks was lost
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is known of it but its name: it can be dropped."""
+        return not (self.runs or self.queued or self.asking or self.again or self.doubtful)
+
+    def fit(self, limit: int) -> None:
+        """Size the semaphore to the bound a claim reported; overrides may have let more in than the limit."""
+        size = max(limit, len(self.runs), 1)
+        if size != self.gate.size:
+            self.gate.resize(size)
+
+
+class Lanes:
+    """All lanes, their turns in order of arrival, and the room of the process.
+
+    A tenth of ``max_in_flight`` is kept for clients with nothing open here, so that those who fill the
+    process can't delay a newcomer.
+    """
+
+    def __init__(self, max_in_flight: int) -> None:
+        self.max_in_flight = max_in_flight
+        self.reserve = max_in_flight // 10
+        self.open = 0
+        self.promised = 0  # room set aside for claims in flight
+        self._by_client: dict[str, Lane] = {}
+        self._turns: deque[Lane] = deque()
+
+    def __len__(self) -> int:
+        return len(self._by_client)
+
+    def find(self, client_id: str) -> Lane | None:
+        """The client's lane, if it has one."""
+        return self._by_client.get(client_id)
+
+    def drop_idle(self, lane: Lane) -> None:
+        """Forget the lane if nothing keeps it."""
+        if lane.idle:
+            self._by_client.pop(lane.client_id, None)
+
+    def runs(self) -> list[Run]:
+        """Every open run."""
+        return [run for lane in self._by_client.values() for run in lane.runs.values()]
+
+    def wake(self, client_id: str) -> bool:
+        """The client may have something to claim: queue for a turn, once. True where it newly waits.
+
+        Called for every admitted task, so it must stay a look-up and an append.
+        """
+        lane = self._by_client.get(client_id)
+        if lane is None:
+            if len(self._turns) >= MAX_TURNS:
+                return False
+            lane = self._by_client[client_id] = Lane(client_id)
+        if lane.asking or lane.doubtful:
+            # One claim of a client at a time; what is being claimed now may have missed what this wake-up is
+            # about.
+            lane.again = True
+            return False
+        if lane.queued:
+            return False
+        lane.queued = True
+        self._turns.append(lane)
+        return True
+
+    def room_for(self, lane: Lane) -> int:
+        """Places the lane may claim now."""
+        free = self.max_in_flight - self.open - self.promised
+        common = free - self.reserve
+        if lane.runs:
+            return max(0, common)
+        # A newcomer may use the kept places, one each, so that they serve many.
+        return common if common > 0 else min(1, max(0, free))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a lane waits for room, which then goes to it and not to the one that freed it."""
+        return bool(self._turns)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a client with work open would be let in now."""
+        return self.open + self.promised < self.max_in_flight - self.reserve
+
+    def next_turn(self) -> tuple[Lane, int] | None:
+        """The first lane in line that has room, taken out of the line, and how many it may claim."""
+        if self.open + self.promised >= self.max_in_flight:
+            return None
+        skipped: list[Lane] = []
+        found: tuple[Lane, int] | None = None
+        while self._turns and found is None:
+            lane = self._turns.popleft()
+            room = self.room_for(lane)
+            if room:
+                share = max(1, room // (len(self._turns) + len(skipped) + 1))
+                found = lane, min(share, TURN)
+                lane.queued = False
+            else:
+                skipped.append(lane)
+        # Those passed over, because only newcomers' places are left, keep their places in line.
+        self._turns.extendleft(reversed(skipped))
+        return found
+
+    def add(self, lane: Lane, task: ClaimedTask, proof: float) -> Run:
+        """Book a claimed task."""
+        run = Run(task, lane, proof)
+        lane.runs[(task.queue, task.entry)] = run
+        self.open += 1
+        return run
+
+    def remove(self, run: Run) -> None:
+        """The task is finished, handed back or lost."""
+        if run.lane.runs.pop((run.task.queue, run.task.entry), None) is not None:
+            self.open -= 1
+            run.lane.full = False

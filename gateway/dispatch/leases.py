@@ -1,0 +1,89 @@
+"""Keeping claims alive while their calls run, and ending a call whose claim can't be kept.
+Taking lapsed claims of others back is `upkeep`'s work.
+"""
+
+import asyncio
+
+import structlog
+
+from gateway.dispatch.claims import Claims
+from gateway.dispatch.lanes import Lanes, Run
+from gateway.errors import StoreUnavailable
+
+log = structlog.get_logger()
+
+RENEW_AT_ONCE = 200
+
+
+class Leases:
+    """Renews every open claim each third of ``lease_seconds``.
+
+    A call is aborted a margin (a tenth of the lease, at most 2 s) before its lease may end: the next owner
+    must never run a task while this one still does. That rests on a timer of its own, not on the renewal,
+    which may itself hang.
+    """
+
+    def __init__(self, claims: Claims, lanes: Lanes, lease_seconds: float) -> None:
+        self._claims = claims
+        self._lanes = lanes
+        self._interval = lease_seconds / 3
+        self._safe_seconds = lease_seconds - min(2.0, lease_seconds / 10)
+        self._outage = False
+
+    def watch(self, run: Run) -> bool:
+        """Abort the run once its lease nears its end; False where it is that late already."""
+        loop = asyncio.get_running_loop()
+        ends = run.proof + self._safe_seconds
+        if loop.time() >= ends:
+            run.abort()
+            return False
+        run.timer = loop.call_at(ends, self._check, run)
+        return True
+
+    def unwatch(self, run: Run) -> None:
+        """The call is over."""
+        if run.timer is not None:
+            run.timer.cancel()
+            run.timer = None
+
+    def _check(self, run: Run) -> None:
+        # Armed once per lease and not once per renewal: a renewal only moves `proof`.
+        if not run.lost and not self.watch(run):
+            _log_lost(run, "not renewed")
+
+    async def renew_once(self) -> None:
+        """Renew all; those that are no longer ours are aborted. Raises StoreUnavailable."""
+        runs = [run for run in self._lanes.runs() if not run.lost]
+        for start in range(0, len(runs), RENEW_AT_ONCE):
+            await self._renew(runs[start : start + RENEW_AT_ONCE])
+
+    async def _renew(self, runs: list[Run]) -> None:
+        sent = asyncio.get_running_loop().time()
+        lost = await self._claims.renew([run.task for run in runs])
+        gone = {(task.client_id, task.queue, task.entry) for task in lost}
+        for run in runs:
+            if (run.task.client_id, run.task.queue, run.task.entry) not in gone:
+                run.proof = sent
+            elif run.lane.runs.get((run.task.queue, run.task.entry)) is run:
+                # Still open here, so it wasn't simply finished while the renewal travelled.
+                _log_lost(run, "taken over")
+                run.abort()
+
+    async def keep(self) -> None:
+        """Renew for ever, sooner while Redis is away."""
+        while True:
+            await asyncio.sleep(self._interval / 4 if self._outage else self._interval)
+            try:
+                await self.renew_once()
+            except StoreUnavailable as exc:
+                if not self._outage:
+                    log.warning("renewal_paused", error=exc.message)
+                self._outage = True
+            except Exception:
+                log.exception("renewal_failed")
+            else:
+                self._outage = False
+
+
+def _log_lost(run: Run, cause: str) -> None:
+    log.warning("lease_lost", client=run.task.client_id, task=run.task.task_id, cause=cause)

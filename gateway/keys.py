@@ -1,0 +1,30 @@
+"""The typed keys under which the application and a request keep what is theirs."""
+
+from typing import Final
+
+from aiohttp import web
+
+from gateway.middleware.contracts import Asked, Dispatching, Plan, TargetCheck
+from gateway.models import Client, Window
+from gateway.settings import Settings
+from gateway.store import Store
+
+
+class AppKeys:
+    """What lives as long as the application."""
+
+    SETTINGS: Final = web.AppKey("settings", Settings)
+    STORE: Final = web.AppKey("store", Store)
+    DISPATCHER: Final[web.AppKey[Dispatching | None]] = web.AppKey("dispatcher")
+    GUARD: Final[web.AppKey[TargetCheck]] = web.AppKey("guard")
+
+
+class RequestKeys:
+    """What one request carries along the chain."""
+
+    REQUEST_ID: Final = web.RequestKey("request_id", str)
+    ASKED: Final = web.RequestKey("asked", Asked)
+    CLIENT: Final = web.RequestKey("client", Client)
+    CREATE: Final = web.RequestKey("create", bool)
+    PLANS: Final[web.RequestKey[list[Plan]]] = web.RequestKey("plans", list)
+    WINDOW: Final[web.RequestKey[tuple[Window, int]]] = web.RequestKey("window", tuple)

@@ -1,0 +1,123 @@
+"""Log lines: one JSON object a line (or coloured columns in a terminal), for our own events and for what
+the standard library's loggers say. What is logged, and when, is decided where it happens."""
+
+import json
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal, TextIO
+
+import orjson
+import structlog
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+
+# One list for the life of the process, changed in place: loggers cached by an earlier configure() keep
+# pointing at it, and so does structlog.testing.capture_logs().
+_processors: list[Any] = []
+
+
+class _Sink:
+    """Where lines go. A full disk or a closed pipe costs the line, never the request that wrote it."""
+
+    stream: TextIO = sys.stderr
+
+    def msg(self, line: str) -> None:
+        try:
+            self.stream.write(line + "\n")
+            self.stream.flush()
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            return
+
+    debug = info = warning = warn = error = critical = fatal = exception = log = msg
+
+
+_sink = _Sink()
+
+
+class _FromStdlib(logging.Handler):
+    """Hands the records of aiohttp, asyncio and others to structlog, so that there is one format to parse."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:
+            self.handleError(record)
+            return
+        # Levels between structlog's own are rounded down: it knows only the five.
+        level = max((n for n in _LEVELS.values() if n <= record.levelno), default=logging.DEBUG)
+        # A flat % in the message would be taken as a format if arguments went along; none do.
+        structlog.get_logger().log(level, message, logger=record.name, exc_info=record.exc_info or None)
+
+
+def _ordered(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Fixed fields first, so that lines can be read without a tool."""
+    head = {"timestamp": event.pop("timestamp"), "level": method.upper(), "event": event.pop("event", "")}
+    return {**head, **event}
+
+
+def _to_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        # A lone surrogate or an integer past 64 bits: rare, and no reason to lose the line.
+        return json.dumps({str(key): value for key, value in event.items()}, default=str)
+
+
+def _console(stream: TextIO) -> structlog.dev.ConsoleRenderer:
+    colours = stream.isatty()
+    styles = structlog.dev.ConsoleRenderer.get_default_level_styles(colors=colours)
+    return structlog.dev.ConsoleRenderer(
+        colors=colours,
+        level_styles={name.upper(): style for name, style in styles.items()},
+        # The default prints the locals of every frame, and with them keys and task headers.
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+
+def configure(level: str, fmt: Literal["json", "console"], stream: TextIO | None = None) -> None:
+    """Set up logging for the process; once, before the first line. ``stream`` defaults to standard error.
+
+    Fields of a line: ``timestamp`` (RFC 3339, UTC), ``level`` (upper case), ``event``, then the rest,
+    which includes what ``structlog.contextvars`` holds (``request_id``). ``level`` is debug, info,
+    warning, error or critical, in any case.
+    """
+    number = _LEVELS.get(level.lower())
+    if number is None:
+        msg = f"LOG_LEVEL must be one of {', '.join(_LEVELS)}, not {level!r}"
+        raise ValueError(msg)
+    _sink.stream = sys.stderr if stream is None else stream
+    render: list[Any] = (
+        [_console(_sink.stream)] if fmt == "console" else [structlog.processors.format_exc_info, _to_json]
+    )
+    _processors[:] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _ordered,
+        *render,
+    ]
+    structlog.configure(
+        processors=_processors,
+        # Methods below the level are replaced by one that returns: a debug line costs a call and nothing
+        # else.
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: _sink,
+        cache_logger_on_first_use=True,
+    )
+    _route_stdlib(number)
+
+
+def _route_stdlib(level: int) -> None:
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, _FromStdlib)]:
+        root.removeHandler(handler)
+    root.addHandler(_FromStdlib())
+    root.setLevel(level)
+    # asyncio's own debug lines ("Using selector") tell an operator nothing.
+    logging.getLogger("asyncio").setLevel(max(level, logging.INFO))

@@ -1,0 +1,117 @@
+"""Who may use `/admin`: the key, then the address. Both run for every path below `/admin`, known or not."""
+
+import hmac
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from gateway.errors import Forbidden, Unauthorized
+from gateway.settings import Settings
+
+log = structlog.get_logger()
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse_address(text: str | None) -> Address | None:
+    """An address, an IPv4 one inside IPv6 undone; None where there is none (a Unix socket) or it is malformed."""
+    try:
+        address = ipaddress.ip_address((text or "").strip())
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def within(address: Address, networks: Sequence[Network]) -> bool:
+    """Whether one of the networks holds the address."""
+    return any(address in network for network in networks)
+
+
+def caller_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> Address | None:
+    """The address a request comes from: the peer's, or, where the peer is a trusted proxy, the right-most of
+    `X-Forwarded-For` that is not one itself. Anything further left is the caller's own claim.
+
+    >>> trusted = [ipaddress.ip_network("10.0.0.0/8")]
+    >>> str(caller_address("10.0.0.1", ["1.1.1.1, 2.2.2.2", "10.0.0.2"], trusted))
+    '2.2.2.2'
+    """
+    address = parse_address(peer)
+    hops = [hop for line in forwarded for hop in line.split(",")]
+    while address is not None and hops and within(address, trusted):
+        address = parse_address(hops.pop())
+    return address
+
+
+def admin_chain(settings: Settings) -> tuple[Middleware, ...]:
+    """The guards of `/admin`, outermost first."""
+    key = None if settings.admin_api_key is None else settings.admin_api_key.encode()
+
+    @web.middleware
+    async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("X-Admin-Key", "").encode("utf-8", "surrogateescape")
+        if key is not None and not hmac.compare_digest(given, key):
+            reason = "wrong key" if given else "no key"
+            log.warning("admin_denied", reason=reason, address=request.remote, path=request.path)
+            msg = "the header X-Admin-Key must be the gateway's ADMIN_API_KEY"
+            raise Unauthorized(msg)
+        return await handler(request)
+
+    @web.middleware
+    async def check_address(request: web.Request, handler: Handler) -> web.StreamResponse:
+        forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, [])
+        address = caller_address(request.remote, forwarded, settings.trusted_proxies)
+        reason = _refusal(request, address, settings)
+        if reason is not None:
+            log.warning(
+                "admin_denied", reason=reason, address=str(address or request.remote), path=request.path
+            )
+            msg = f"/admin is closed here: {reason}"
+            raise Forbidden(msg)
+        return await handler(request)
+
+    return (check_key, check_address)
+
+
+def _refusal(request: web.Request, address: Address | None, settings: Settings) -> str | None:
+    """Why this address may not, None: it may."""
+    allowed = settings.admin_allowed_ips
+    if settings.admin_api_key is not None:
+        if not allowed or (address is not None and within(address, allowed)):
+            return None
+        return "the address is not in ADMIN_ALLOWED_IPS"
+    if address is None or not (address.is_loopback or within(address, allowed)):
+        return "without ADMIN_API_KEY only loopback and ADMIN_ALLOWED_IPS may"
+    return _disguise(request, address)
+
+
+def _disguise(request: web.Request, address: Address) -> str | None:
+    """Without a key the address is all there is, so whatever could borrow one is refused: a proxy in between, a
+    page in the operator's browser, a name that was re-bound to loopback."""
+    headers = request.headers
+    for name in (hdrs.X_FORWARDED_FOR, hdrs.FORWARDED):
+        if name in headers:
+            return f"a request with {name} needs ADMIN_API_KEY"
+    host = headers.get(hdrs.HOST, "")
+    origin = headers.get(hdrs.ORIGIN)
+    if origin is not None and origin.lower() not in {f"http://{host}".lower(), f"https://{host}".lower()}:
+        return "a request from another Origin needs ADMIN_API_KEY"
+    if address.is_loopback and not _is_loopback_host(host):
+        return "a request over loopback whose Host is another needs ADMIN_API_KEY"
+    return None
+
+
+def _is_loopback_host(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    if name == "localhost":
+        return True
+    address = parse_address(name)
+    return address is not None and address.is_loopback

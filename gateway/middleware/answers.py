@@ -1,0 +1,48 @@
+"""How answers are encoded: JSON by orjson, times as RFC 3339 in UTC."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway.errors import GatewayError
+from gateway.models import RateLimit
+
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS
+
+
+def json_answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON response; datetimes in it are told to the second."""
+    return web.Response(
+        body=orjson.dumps(body, option=_OPTIONS),
+        status=status,
+        headers=headers,
+        content_type="application/json",
+    )
+
+
+def error_answer(problem: GatewayError) -> web.Response:
+    """A `GatewayError` as its response."""
+    response = json_answer(problem.body(), problem.status, problem.headers)
+    if problem.headers.get("Connection") == "close":
+        response.force_close()
+    return response
+
+
+def rfc3339(milliseconds: int | None) -> str | None:
+    """Unix milliseconds as RFC 3339 in UTC.
+
+    >>> rfc3339(1705314600123)
+    '2024-01-15T10:30:00.123Z'
+    """
+    if milliseconds is None:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def limit_body(limit: RateLimit) -> dict[str, int]:
+    """A policy's two numbers as every answer shows them."""
+    return {"max_concurrent": limit.max_concurrent, "requests_per_min": limit.requests_per_min}

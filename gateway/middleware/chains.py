@@ -1,0 +1,37 @@
+"""The middleware chains, outermost first. This is the one place that says what a request passes, in which order."""
+
+from functools import partial
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from gateway.middleware.access import access
+from gateway.middleware.admin import admin_chain
+from gateway.middleware.client import ClientMiddleware
+from gateway.middleware.contracts import Decode
+from gateway.middleware.errors import errors
+from gateway.middleware.policy import policy
+from gateway.middleware.request_id import request_id
+from gateway.middleware.window import window
+
+# Every request. `access` is outside `errors`: it counts the status that is sent.
+APP: tuple[Middleware, ...] = (request_id, access, errors)
+
+# Every path below /admin.
+ADMIN = admin_chain
+
+
+def enqueue_chain(decode: Decode, *, batch: bool = False) -> tuple[Middleware, ...]:
+    """The enqueue routes: who asks → what it may → what is left of its window."""
+    return (ClientMiddleware(decode, batch=batch), policy, window)
+
+
+def wrapped(handler: Handler, chain: tuple[Middleware, ...]) -> Handler:
+    """A handler inside its route's own chain."""
+    for middleware in reversed(chain):
+        handler = partial(_call, middleware, handler)
+    return handler
+
+
+async def _call(middleware: Middleware, handler: Handler, request: web.Request) -> web.StreamResponse:
+    return await middleware(request, handler)

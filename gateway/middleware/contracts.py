@@ -1,0 +1,85 @@
+"""What the chain hands on about one enqueue, and the two small interfaces it needs of the dispatch side. Values
+and protocols only: decoding is in `gateway.api.bodies`, deciding in the middlewares."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from gateway.errors import GatewayError, InvalidBody
+from gateway.models import RateLimit, TaskSpec
+
+
+class Dispatching(Protocol):
+    """The dispatcher of this process, as far as the HTTP side needs it."""
+
+    @property
+    def in_flight(self) -> int:
+        """Open calls of this process."""
+
+    def admitted(self, client_id: str) -> None:
+        """This client has a new task to claim."""
+
+    def has_room(self) -> bool:
+        """Another call could start here now."""
+
+
+class TargetCheck(Protocol):
+    """Judges a target by the text of its URL; what a name resolves to is judged at the dial."""
+
+    def check_literal(self, url: str) -> str | None:
+        """Why the target is refused, naming the setting that would allow it. None: it is fine."""
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One task asked for, valid by itself; no policy has been applied yet.
+
+    ``path`` is where it stood in the body (`$`, `$.tasks[3]`), ``override`` its own rate limit if it asked for one.
+    ``run_at`` and ``expires_at`` are Unix ms, 0: none; ``delay`` and ``timeout`` are seconds.
+    """
+
+    path: str
+    queue: str
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None
+    delay: float
+    run_at: int
+    expires_at: int
+    override: RateLimit | None
+    cost: int
+    max_retry: int
+    timeout: float
+    idempotency_key: str | None
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A decoded body. ``client_id`` is what stood there, of whatever type (None: absent or not an object).
+
+    ``problem`` is what is wrong with the rest of it: held back, since who asks is judged before what is asked.
+    """
+
+    client_id: object
+    asks: list[Ask]
+    problem: InvalidBody | None = None
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """One ask under its client's policy: ``limit`` is the one that was applied."""
+
+    spec: TaskSpec
+    limit: RateLimit
+
+
+Plan = Planned | GatewayError
+
+
+class Given(msgspec.Struct, frozen=True):
+    """What a decoder may read besides the body: the `Idempotency-Key` header, and Unix seconds of now."""
+
+    idempotency_key: str | None
+    now: float
+
+
+Decode = Callable[[bytes, Given], Asked]

@@ -1,0 +1,112 @@
+"""Reading what a request carries: its body within size and time, its query parameters. Nothing here knows what
+the body means."""
+
+import asyncio
+import difflib
+import re
+from collections.abc import Collection
+
+from aiohttp import hdrs, web
+
+from gateway.errors import GatewayError, InvalidBody
+from gateway.models import CLIENT_ID_PATTERN
+
+BODY_DEADLINE = 10.0  # seconds for a whole body; aiohttp itself has none
+_JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';]+)""", re.IGNORECASE)
+_CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """The body's bytes. 415 unless it is declared JSON or nothing, 413 past ``limit``, 408 where it stalls."""
+    _check_declared(request)
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_DEADLINE):
+            # Counted while it arrives: a chunked body declares no length.
+            while part := await request.content.readany():
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit)
+                parts.append(part)
+    except TimeoutError:
+        msg = f"the body did not arrive within {BODY_DEADLINE:g} seconds"
+        raise GatewayError(
+            msg,
+            status=408,
+            error="Request timeout",
+            headers={"Connection": "close"},
+        ) from None
+    except web.RequestPayloadError:
+        msg = "$: the body's transfer encoding is broken"
+        raise InvalidBody(msg) from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _check_declared(request: web.Request) -> None:
+    declared = request.headers.get(hdrs.CONTENT_TYPE)
+    if declared is not None:
+        kind, _, parameters = declared.partition(";")
+        charset = _CHARSET.search(parameters)
+        known = charset is None or charset[1].lower() in {"utf-8", "utf8", "us-ascii"}
+        if not _JSON_TYPE.fullmatch(kind.strip()) or not known:
+            msg = f"Content-Type is {declared[:100]!r}; send application/json in UTF-8, or none"
+            raise _unsupported(msg)
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
+    if encoding.strip().lower() not in {"", "identity"}:
+        msg = f"Content-Encoding is {encoding[:100]!r}; send the JSON without one"
+        raise _unsupported(msg)
+
+
+def _unsupported(message: str) -> GatewayError:
+    return GatewayError(message, status=415, error="Unsupported media type")
+
+
+def _too_large(limit: int) -> GatewayError:
+    # Closed: what is still to come of the body is not worth reading.
+    return GatewayError(
+        f"the body is larger than {limit} bytes",
+        status=413,
+        error="Body too large",
+        headers={"Connection": "close"},
+    )
+
+
+def query(request: web.Request, name: str, known: Collection[str]) -> str | None:
+    """A query parameter, None where absent or empty. 400 for one that is not ``known`` or given twice."""
+    for other in request.query:
+        if other not in known:
+            close = difflib.get_close_matches(other[:64], known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+            msg = f"{other[:64]}: unknown query parameter; {hint}"
+            raise InvalidBody(msg, error="Invalid query")
+    values = request.query.getall(name, [])
+    if len(values) > 1:
+        msg = f"{name}: query parameter given twice"
+        raise InvalidBody(msg, error="Invalid query")
+    return (values[0] if values else "") or None
+
+
+def client_id_of_query(request: web.Request, known: Collection[str] = ("client_id",)) -> str:
+    """The query parameter ``client_id``; 400 where it is missing or can't be one."""
+    given = query(request, "client_id", known)
+    if given is None:
+        msg = f"say whose: {request.path}?client_id=…"
+        raise InvalidBody(
+            msg, error="client_id query parameter is required"
+        )
+    if not is_client_id(given):
+        msg = f"client_id: {CLIENT_ID_FORMAT}"
+        raise InvalidBody(msg, error="Invalid query")
+    return given
+
+
+CLIENT_ID_FORMAT = "must be 3 to 64 of the characters A-Z a-z 0-9 _ -"
+
+
+def is_client_id(text: str) -> bool:
+    """Whether this is a well-formed client id."""
+    return _CLIENT_ID.fullmatch(text) is not None

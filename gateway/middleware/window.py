@@ -1,0 +1,120 @@
+"""The client's window towards the caller: the store's refusal as 429 with `Retry-After`, and what is left of the
+window as headers. Counting itself is the store's."""
+
+import math
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateway import metrics
+from gateway.errors import ClientRefused, Conflict, GatewayError, InvalidBody, TooManyRequests
+from gateway.keys import RequestKeys
+from gateway.middleware.contracts import Planned
+from gateway.models import (
+    Client,
+    KeyConflict,
+    QueueFull,
+    RateLimited,
+    TooManyClients,
+    TooManyQueues,
+    Window,
+)
+
+log = structlog.get_logger()
+
+Refusal = KeyConflict | RateLimited | QueueFull | TooManyQueues | TooManyClients
+
+QUEUE_FULL_RETRY = 5  # seconds; how fast a queue drains depends on its targets
+
+
+class NotAdmitted(Exception):
+    """The store did not take the task of this plan."""
+
+    def __init__(self, refusal: Refusal, plan: Planned) -> None:
+        super().__init__()
+        self.refusal = refusal
+        self.plan = plan
+
+
+async def window(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Around the handler, which leaves the window it was told on the request, or raises `NotAdmitted`."""
+    try:
+        response = await handler(request)
+    except NotAdmitted as outcome:
+        problem = refused(outcome.refusal, outcome.plan, request[RequestKeys.CLIENT])
+        problem.headers.update(window_headers(outcome.refusal.window, outcome.plan.limit.requests_per_min))
+        raise problem from None
+    told = request.get(RequestKeys.WINDOW)
+    if told is not None:
+        response.headers.update(window_headers(*told))
+    return response
+
+
+def window_headers(seen: Window, limit: int) -> dict[str, str]:
+    """The rate-limit headers (IETF draft-ietf-httpapi-ratelimit-headers, and the older `X-` ones).
+
+    >>> window_headers(Window(used=1, reset=60, now=1700000000.2), 50)["RateLimit"]
+    '"client";r=49;t=60'
+    """
+    remaining = max(0, limit - seen.used)
+    return {
+        "RateLimit-Policy": f'"client";q={limit};w=60',
+        "RateLimit": f'"client";r={remaining};t={seen.reset}',
+        "X-RateLimit-Limit": str(limit),
+        "X-RateLimit-Remaining": str(remaining),
+        "X-RateLimit-Reset": str(math.ceil(seen.now + seen.reset)),
+    }
+
+
+def refused(refusal: Refusal, plan: Planned, client: Client) -> GatewayError:
+    """The answer to a task that the store did not take; also tells the log and the metrics of a full window."""
+    who = client.client_id
+    match refusal:
+        case RateLimited():
+            return _rate_limited(refusal, plan, client)
+        case QueueFull(what=what):
+            message = (
+                f"client {who} has as many {'tasks' if what == 'tasks' else 'bytes of tasks'} waiting as it may; "
+                "try again when some have run"
+            )
+            return TooManyRequests(
+                message,
+                error="Queue full",
+                extra={"client_id": who},
+                headers={"Retry-After": str(QUEUE_FULL_RETRY)},
+            )
+        case KeyConflict(task_id=task_id):
+            return Conflict(
+                "the idempotency key was used for a different task (queue, url, method, headers or body differ)",
+                extra={"client_id": who, "task_id": task_id},
+            )
+        case TooManyQueues():
+            return InvalidBody(
+                f"$.queue: client {who} already uses as many queues as it may (MAX_QUEUES_PER_CLIENT); "
+                f"{plan.spec.queue} would be one more"
+            )
+        case TooManyClients():
+            return ClientRefused(
+                "unknown client",
+                f"client {who} does not exist and no more are created (MAX_CLIENTS); an operator creates it",
+                extra={"client_id": who},
+            )
+
+
+def _rate_limited(refusal: RateLimited, plan: Planned, client: Client) -> GatewayError:
+    limit = plan.limit.requests_per_min
+    current = refusal.window.used + plan.spec.cost
+    metrics.rate_limited(client.client_id, client.tier)
+    log.info(
+        "rate_limited",
+        client=client.client_id,
+        tier=client.tier,
+        requests_per_min=limit,
+        current=current,
+    )
+    return TooManyRequests(
+        f"exceeded {limit} requests per minute (current: {current})",
+        extra={"client_id": client.client_id, "requests_per_min": limit},
+        headers={"Retry-After": str(max(1, refusal.retry_after))},
+    )

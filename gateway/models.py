@@ -1,0 +1,222 @@
+"""What the layers hand each other: values without I/O. Wire bodies are decoded in `gateway.api`, stored forms are
+laid out in `gateway.store`; both use these."""
+
+import enum
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+CLIENT_ID_PATTERN = r"^[A-Za-z0-9_-]{3,64}$"
+QUEUE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+DEFAULT_TIER = "default"
+DEFAULT_QUEUE = "default"
+
+Source = Literal["client", "tier", "default"]
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """A policy's two numbers: calls in flight at once, admitted requests in any 60 s."""
+
+    max_concurrent: int
+    requests_per_min: int
+
+
+class Client(msgspec.Struct, frozen=True, kw_only=True):
+    """A client's settings, as `client_config:{id}` keeps them and the operators' API shows them.
+
+    ``rate_limit`` is filled in; ``source`` says whether it is the client's own ("client") or its tier's ("tier"), in
+    which case `gateway.store.clients` replaces it with the tier's present one on every read. ``allowed_queues`` of
+    None means all.
+    """
+
+    client_id: str
+    tier: str
+    rate_limit: RateLimit
+    allowed_queues: tuple[str, ...] | None
+    enabled: bool
+    created_at: datetime
+    updated_at: datetime
+    source: Literal["client", "tier"]
+
+
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One accepted-to-be task: what `store.tasks.admit` stores.
+
+    ``delay`` and ``run_at`` (Unix ms, 0: none) exclude each other. ``bound`` is the override's ``max_concurrent``, 0 where
+    the client's limit holds. ``headers`` are what the caller gave; what the gateway adds is added by the sender.
+    ``fingerprint`` identifies queue, url, method, headers and body for the idempotency check.
+    """
+
+    queue: str
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None
+    delay: float = 0
+    run_at: int = 0
+    expires_at: int = 0
+    bound: int = 0
+    requests_per_min: int
+    cost: int = 1
+    max_retry: int = 5
+    timeout: float = 1800
+    idempotency_key: str | None = None
+    fingerprint: bytes = b""
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A client's window as a script saw it: ``used`` of it, and ``reset`` seconds until something of it frees (0: unused).
+    ``now`` is Redis's clock in Unix seconds."""
+
+    used: int
+    reset: int
+    now: float
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """Stored. ``created``: this request also created its client. ``scheduled``: it waits for its time."""
+
+    task_id: str
+    window: Window
+    created: bool = False
+    scheduled: bool = False
+
+
+class Duplicate(msgspec.Struct, frozen=True):
+    """The idempotency key was used within its time for the same task."""
+
+    task_id: str
+    window: Window
+
+
+class KeyConflict(msgspec.Struct, frozen=True):
+    """The idempotency key was used within its time for a different task."""
+
+    task_id: str
+    window: Window
+
+
+class RateLimited(msgspec.Struct, frozen=True):
+    """The window has no room. ``retry_after``: whole seconds until this request's cost fits, if nobody else comes."""
+
+    window: Window
+    retry_after: int
+
+
+class QueueFull(msgspec.Struct, frozen=True):
+    """The client has too many tasks waiting (``what`` "tasks") or too many bytes of them ("bytes")."""
+
+    window: Window
+    what: Literal["tasks", "bytes"]
+
+
+class TooManyQueues(msgspec.Struct, frozen=True):
+    """The client already uses as many queues as it may."""
+
+    window: Window
+
+
+class TooManyClients(msgspec.Struct, frozen=True):
+    """The client is unknown and the gateway knows as many as it may."""
+
+    window: Window
+
+
+Admission = Admitted | Duplicate | KeyConflict | RateLimited | QueueFull | TooManyQueues | TooManyClients
+
+
+class State(enum.StrEnum):
+    """A task's state, as the API words it."""
+
+    QUEUED = "queued"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """How one attempt went: ``status`` of the answer or ``error`` where there was none; ``body`` is the first 4 KiB as text.
+    ``started_at`` is Unix milliseconds."""
+
+    status: int | None
+    error: str | None
+    started_at: int
+    duration_ms: float
+    body: str | None
+
+
+class Verdict(enum.StrEnum):
+    """What an attempt's result means for its task."""
+
+    DELIVERED = "delivered"  # 2xx: succeeded
+    RETRY = "retry"  # may work later, if retries are left
+    REFUSED = "refused"  # will not work however often it is tried: dead
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sender returns for one attempt.
+
+    ``reason`` is a short stable text for a dead letter ("http 404", "connection refused", "timeout", "target not allowed: …");
+    ``retry_after`` the seconds the target asked for, if it did.
+    """
+
+    verdict: Verdict
+    attempt: Attempt
+    reason: str
+    retry_after: float | None = None
+
+
+class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task this process has claimed and must finish or hand back.
+
+    ``entry`` and ``fence`` identify the claim (stream entry id, delivery count). ``attempt`` is 1 for the first call and counts
+    calls that died with their dispatcher; ``failures`` counts attempts that had an outcome (what ``max_retry`` bounds).
+    ``due_at`` is when it became due, Unix ms by Redis's clock; ``claimed_at`` likewise when it was claimed.
+    """
+
+    task_id: str
+    client_id: str
+    queue: str
+    entry: str
+    fence: int
+    attempt: int
+    failures: int
+    max_retry: int
+    timeout: float
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None
+    due_at: int
+    claimed_at: int
+
+
+class TaskView(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as `GET /v1/tasks/{id}` tells it; times are Unix ms, None where there is none."""
+
+    task_id: str
+    client_id: str
+    queue: str
+    state: State
+    attempts: int
+    max_retry: int
+    created_at: int
+    run_at: int | None
+    next_attempt_at: int | None
+    finished_at: int | None
+    last_attempt: Attempt | None
+    reason: str | None
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """A client's figures of this moment."""
+
+    window: Window
+    in_flight: int
+    queued: int
+    scheduled: int
+    dead: int

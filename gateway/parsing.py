@@ -1,0 +1,223 @@
+"""How one setting's text becomes its value: numbers, words, lists, the tiers file. Every parser takes the
+text and raises `ValueError` saying what is allowed. Which setting uses which is in `gateway.settings`."""
+
+import json
+import math
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.models import CLIENT_ID_PATTERN, QUEUE_PATTERN, RateLimit
+
+_SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_TIME_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TRUTH = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+_WEIGHT_LIMIT = 1000
+
+SHIPPED_TIERS: Mapping[str, RateLimit] = {
+    "free": RateLimit(1, 10),
+    "basic": RateLimit(5, 100),
+    "premium": RateLimit(20, 1000),
+    "enterprise": RateLimit(50, 5000),
+    "default": RateLimit(3, 50),
+}
+
+
+def boolean(text: str) -> bool:
+    """true, yes, on, 1 or false, no, off, 0."""
+    try:
+        return _TRUTH[text.lower()]
+    except KeyError:
+        raise ValueError("true or false") from None
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers from `low` to `high`."""
+    allowed = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+            raise ValueError(allowed)
+        number = int(text)
+        if number < low or (high is not None and number > high):
+            raise ValueError(allowed)
+        return number
+
+    return parse
+
+
+def size(low: int, high: int) -> Callable[[str], int]:
+    """A parser of sizes in bytes: a plain number, or one with a unit (`256MiB`)."""
+    allowed = f"a size from {low} to {high} bytes, plain or with a unit (65536, 512KiB, 256MiB, 1GiB)"
+
+    def parse(text: str) -> int:
+        match = re.fullmatch(r"([0-9]{1,18}) ?([a-z]*)", text.lower())
+        if match is None or match[2] not in _SIZE_UNITS:
+            raise ValueError(allowed)
+        number = int(match[1]) * _SIZE_UNITS[match[2]]
+        if not low <= number <= high:
+            raise ValueError(allowed)
+        return number
+
+    return parse
+
+
+def duration(low: float, high: float) -> Callable[[str], float]:
+    """A parser of durations in seconds: a plain number, or one with a unit (`1.5`, `90s`, `24h`, `7d`)."""
+    allowed = f"seconds from {low:g} to {high:.0f}, plain or with a unit (1.5, 500ms, 90s, 15m, 24h, 7d)"
+
+    def parse(text: str) -> float:
+        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([a-z]*)", text.lower())
+        if match is None or match[2] not in _TIME_UNITS:
+            raise ValueError(allowed)
+        seconds = float(match[1]) * _TIME_UNITS[match[2]]
+        if not low <= seconds <= high:
+            raise ValueError(allowed)
+        return seconds
+
+    return parse
+
+
+def whole_seconds(low: int, high: int) -> Callable[[str], int]:
+    """Like `duration`, rounded up to whole seconds: what is kept is never kept for less than was asked."""
+    parse = duration(low, high)
+    return lambda text: math.ceil(parse(text))
+
+
+def choice(*allowed: str, **aliases: str) -> Callable[[str], str]:
+    """A parser of a closed set of words, in any case."""
+
+    def parse(text: str) -> str:
+        word = aliases.get(text.lower(), text.lower())
+        if word not in allowed:
+            raise ValueError(", ".join(allowed[:-1]) + f" or {allowed[-1]}")
+        return word
+
+    return parse
+
+
+def secret(text: str) -> str:
+    """Anything that can travel in a header."""
+    if not re.fullmatch(r"[\x21-\x7e]+", text):
+        raise ValueError("visible ASCII characters without spaces")
+    return text
+
+
+def password(text: str) -> str:
+    """Any text."""
+    return text
+
+
+def client_id(text: str) -> str:
+    """A client id, as the API takes it."""
+    if not re.fullmatch(CLIENT_ID_PATTERN, text):
+        raise ValueError("a client id: 3 to 64 of the characters A-Z a-z 0-9 _ -")
+    return text
+
+
+def key_prefix(text: str) -> str:
+    """A prefix of Redis keys. Braces would move a key's hash tag, and with it the partition's atomicity."""
+    if not re.fullmatch(r"[\x21-\x7e]{0,64}", text) or set(text) & set("{}"):
+        raise ValueError("up to 64 visible ASCII characters without braces, such as 'gateway:'")
+    return text
+
+
+def queue_weights(text: str) -> dict[str, int]:
+    """`critical=6,default=3,low=1`: a positive whole number for each queue."""
+    allowed = (
+        f"queue=weight pairs, comma separated, weights from 1 to {_WEIGHT_LIMIT} (critical=6,default=3,low=1)"
+    )
+    weights: dict[str, int] = {}
+    for entry in entries(text):
+        name, _, weight = (part.strip() for part in entry.partition("="))
+        if (
+            name in weights
+            or not re.fullmatch(QUEUE_PATTERN, name)
+            or not re.fullmatch(r"[0-9]{1,4}", weight)
+        ):
+            raise ValueError(allowed)
+        weights[name] = int(weight)
+        if not 1 <= weights[name] <= _WEIGHT_LIMIT:
+            raise ValueError(allowed)
+    return weights
+
+
+def tiers_file(text: str) -> dict[str, RateLimit]:
+    """The shipped tiers, and on top of them those of a TOML or JSON file (no file: the shipped ones).
+
+    The file is `{name: {max_concurrent, requests_per_min}}`, perhaps under the key `tiers`.
+    """
+    if not text:
+        return dict(SHIPPED_TIERS)
+    form = "a TOML or JSON file of {name: {max_concurrent, requests_per_min}}, perhaps under 'tiers'"
+    path = Path(text)
+    try:
+        content = path.read_text(encoding="utf-8")
+    except OSError as problem:
+        msg = f"{form}; it can't be read ({problem.strerror})"
+        raise ValueError(msg) from None
+    except UnicodeDecodeError:
+        msg = f"{form}; it is not UTF-8"
+        raise ValueError(msg) from None
+    try:
+        data = _decode(content, path.suffix.lower())
+    except (ValueError, RecursionError) as problem:
+        msg = f"{form}; {problem}"
+        raise ValueError(msg) from None
+    # A tier may itself be called "tiers": only a table of tables is the wrapper.
+    inner = data.get("tiers") if isinstance(data, dict) else None
+    if isinstance(inner, dict) and all(isinstance(value, dict) for value in inner.values()):
+        data = inner
+    try:
+        return {**SHIPPED_TIERS, **_tiers(data)}
+    except ValueError as problem:
+        msg = f"{form}; {problem}"
+        raise ValueError(msg) from None
+
+
+class _Tier(msgspec.Struct, forbid_unknown_fields=True):
+    max_concurrent: int
+    requests_per_min: int
+
+
+def _tiers(data: Any) -> dict[str, RateLimit]:
+    if not isinstance(data, dict) or not data:
+        raise ValueError("it has no tiers")
+    tiers = {}
+    for name, value in data.items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+            msg = f"tier name {name!r}: 1 to 64 of A-Z a-z 0-9 _ -"
+            raise ValueError(msg)
+        try:
+            tier = msgspec.convert(value, _Tier)
+        except msgspec.ValidationError as problem:
+            msg = f"tier {name!r}: {problem}"
+            raise ValueError(msg) from None
+        if min(tier.max_concurrent, tier.requests_per_min) < 1:
+            msg = f"tier {name!r}: max_concurrent and requests_per_min are at least 1"
+            raise ValueError(msg)
+        tiers[name] = RateLimit(tier.max_concurrent, tier.requests_per_min)
+    return tiers
+
+
+def _decode(content: str, suffix: str) -> Any:
+    as_json = suffix == ".json" or (suffix != ".toml" and content.lstrip().startswith("{"))
+    return json.loads(content) if as_json else tomllib.loads(content)
+
+
+def entries(text: str) -> list[str]:
+    """The entries of a comma separated list, blanks dropped."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]

@@ -1,0 +1,97 @@
+"""The only way to Redis: `open_store` gives a `Store`, whose parts are the clients, tasks, claims and windows."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from secrets import token_hex
+
+import structlog
+
+from gateway import metrics
+from gateway.errors import StoreUnavailable
+from gateway.settings import Settings
+from gateway.store.batching import CommandError, Link
+from gateway.store.claims import Claims
+from gateway.store.clients import Clients
+from gateway.store.connection import ClusterLink, multiplexed, subscriber, too_old
+from gateway.store.doorbell import Doorbell
+from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
+from gateway.store.scripts import Runner, pack_policy, unavailable
+from gateway.store.tasks import Tasks
+from gateway.store.windows import Windows
+
+__all__ = ["Store", "open_store"]
+
+log = structlog.get_logger()
+
+
+class Store:
+    """What the gateway keeps, over two links. Its parts raise StoreUnavailable where Redis is away."""
+
+    def __init__(self, settings: Settings, url: str, front: Link, back: Link) -> None:
+        keyspace = Keyspace(settings.key_prefix, PARTITIONS_ON_CLUSTER if settings.redis_cluster else 1)
+        policy = pack_policy(settings, keyspace.bell)
+        # Dispatching has a link of its own, so that a burst of enqueues does not stand before a finish.
+        api, dispatch = Runner(front, keyspace, policy), Runner(back, keyspace, policy)
+        self.consumer = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
+        self.clients = Clients(api, settings)
+        self.tasks = Tasks(api, self.clients, settings)
+        self.windows = Windows(api, settings.window_algorithm)
+        self.doorbell = Doorbell(lambda: subscriber(settings, url), keyspace, self.clients.forget)
+        self.claims = Claims(dispatch, self.consumer, self.doorbell)
+        self.available = False
+        self._front = front
+        self._pool_size = settings.redis_pool_size
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable unless Redis answers."""
+        try:
+            await self._front.execute("PING")
+        except CommandError as error:
+            self.available = False
+            raise unavailable(error) or StoreUnavailable("Redis refuses PING; see the log.") from error
+        except StoreUnavailable:
+            self.available = False
+            raise
+        self.available = True
+
+    async def greet(self) -> None:
+        """Look at the server once: too old is said, a policy that may evict work is said."""
+        try:
+            text = await self._front.execute("INFO", "server")
+            info = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+            if (complaint := too_old(info)) is not None:
+                log.error("redis_too_old", error=complaint)
+            policy = (await self._front.execute("CONFIG", "GET", "maxmemory-policy"))[1].decode()
+            if policy != "noeviction":
+                log.warning(
+                    "redis_may_evict",
+                    maxmemory_policy=policy,
+                    hint="set maxmemory-policy to noeviction, or accepted tasks may vanish",
+                )
+        except (CommandError, StoreUnavailable, IndexError, AttributeError) as error:
+            log.warning("redis_not_inspected", error=str(error))
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, url: str) -> AsyncIterator[Store]:
+    """The store on the Redis at ``url``; opens also where it does not answer, and keeps trying."""
+    links: list[Link] = (
+        [ClusterLink(settings, url)] * 2
+        if settings.redis_cluster
+        else [multiplexed(settings, url), multiplexed(settings, url)]
+    )
+    store = Store(settings, url, links[0], links[1])
+    metrics.set_pool(len(links) + 1, settings.redis_pool_size)
+    listening = asyncio.create_task(store.doorbell.run())
+    greeting = asyncio.create_task(store.greet())
+    try:
+        yield store
+    finally:
+        for task in (listening, greeting):
+            task.cancel()
+        await asyncio.gather(listening, greeting, return_exceptions=True)
+        for link in links:
+            await link.close()

@@ -1,0 +1,176 @@
+"""Claiming, finishing, renewing, taking back: what dispatchers do. `claim` is the only thing that starts a task."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gateway.models import ClaimedTask, Outcome, Verdict
+from gateway.store.doorbell import Doorbell
+from gateway.store.records import claimed, encode_attempt
+from gateway.store.scripts import Runner
+
+_IDLE_MS: Final = 300_000  # an idle client's streams go after five minutes
+_PER_CLIENT: Final = 100
+_READS: Final = 3
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """What one claim took. ``more``: there is more to claim; ``limit``: the client's max_concurrent by Redis."""
+
+    tasks: list[ClaimedTask]
+    limit: int
+    more: bool
+    in_flight: int
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """``owned`` False: the claim had been taken back, nothing changed. ``claimed``: what came along."""
+
+    owned: bool
+    claimed: Claimed | None
+
+
+def _claimed(reply: list[Any]) -> Claimed:
+    limit, in_flight, more, now = reply[:4]
+    rows = reply[4:]
+    tasks = [claimed(rows[at], rows[at + 1], int(rows[at + 2]), rows[at + 3], now) for at in range(0, len(rows), 4)]
+    return Claimed(tasks, limit, bool(more), in_flight)
+
+
+class Claims:
+    """The claims of this process, under its consumer name."""
+
+    def __init__(self, runner: Runner, consumer: str, doorbell: Doorbell) -> None:
+        self._runner = runner
+        self._keyspace = runner.keyspace
+        self._consumer = consumer
+        self._doorbell = doorbell
+        self._sweep_from: dict[int, int] = defaultdict(int)
+
+    async def ready(self, limit: int) -> list[str]:
+        """Clients that have something to claim, longest ready first."""
+        found: list[tuple[float, str]] = []
+        for partition in range(self._keyspace.partitions):
+            rows = await self._runner.command(
+                "ZRANGE", self._keyspace.ready(partition), 0, limit - 1, "WITHSCORES", tries=_READS
+            )
+            found += [(float(rows[at + 1]), rows[at].decode()) for at in range(0, len(rows), 2)]
+        found.sort()
+        return [client_id for _, client_id in found[:limit]]
+
+    async def claim(self, client_id: str, want: int) -> Claimed:
+        """Start as many of the client's tasks as fit and are wanted."""
+        return _claimed(await self._runner.run("claim", client_id, self._consumer, want))
+
+    async def finish(self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0) -> Finished:
+        """Store what became of the attempt and free its slot. Safe to repeat after an unknown end."""
+        failed = "dead" if retry_in is None else "retry"
+        verdict = "succeeded" if outcome.verdict is Verdict.DELIVERED else failed
+        reply = await self._runner.run(
+            "finish",
+            task.client_id,
+            self._consumer,
+            want,
+            task.task_id,
+            task.fence,
+            verdict,
+            int((retry_in or 0) * 1000),
+            outcome.reason,
+            encode_attempt(outcome.attempt),
+        )
+        if not reply:
+            return Finished(owned=False, claimed=None)
+        return Finished(owned=True, claimed=_claimed(reply) if want else None)
+
+    async def renew(self, tasks: Sequence[ClaimedTask]) -> list[ClaimedTask]:
+        """Renew the leases; returns the tasks that are not this process's any more."""
+        lost = []
+        for client_id, chunk in _by_client(tasks):
+            reply = await self._runner.run("renew", client_id, self._consumer, *_pairs(chunk))
+            gone = {task_id.decode() for task_id in reply}
+            lost += [task for task in chunk if task.task_id in gone]
+        return lost
+
+    async def hand_back(self, tasks: Sequence[ClaimedTask]) -> None:
+        """Give claims back at once; counts toward neither retries nor deliveries."""
+        for client_id, chunk in _by_client(tasks):
+            await self._runner.run("hand_back", client_id, self._consumer, *_pairs(chunk))
+
+    async def hand_back_unknown(self, client_id: str, known: Collection[str]) -> int:
+        """Give back what is pending under this consumer and not among the ``known`` entries: a reply was lost."""
+        return int(await self._runner.run("recover", client_id, self._consumer, *known))
+
+    async def promote_due(self, limit: int) -> float | None:
+        """Move due tasks to their streams; returns the seconds until the next is due, None where none is scheduled."""
+        wait: float | None = None
+        now = await self._now_ms()
+        for partition in range(self._keyspace.partitions):
+            due = self._keyspace.due(partition)
+            for client_id in await self._clients_until(due, now, limit):
+                await self._runner.run("promote", client_id, _PER_CLIENT)
+            first = await self._runner.command("ZRANGE", due, 0, 0, "WITHSCORES", tries=_READS)
+            if first:
+                seconds = max(0.0, (float(first[1]) - now) / 1000)
+                wait = seconds if wait is None else min(wait, seconds)
+        return wait
+
+    async def reclaim_lapsed(self, limit: int) -> int:
+        """Take back claims whose lease has lapsed; returns how many, the buried ones included."""
+        taken = 0
+        now = await self._now_ms()
+        for partition in range(self._keyspace.partitions):
+            for client_id in await self._clients_until(self._keyspace.leases(partition), now, limit):
+                taken += sum(await self._runner.run("reclaim", client_id, _PER_CLIENT))
+        return taken
+
+    async def sweep(self, limit: int) -> int:
+        """Look at the next ``limit`` active clients for stranded work; returns how many had some (0, always)."""
+        repaired = 0
+        for partition in range(self._keyspace.partitions):
+            start = self._sweep_from[partition]
+            rows = await self._runner.command(
+                "ZRANGE", self._keyspace.active(partition), start, start + limit - 1, tries=_READS
+            )
+            self._sweep_from[partition] = start + limit if len(rows) == limit else 0
+            for row in rows:
+                repaired += await self._runner.run("sweep", row.decode(), _IDLE_MS)
+        return repaired
+
+    async def active(self, limit: int) -> list[str]:
+        """Clients that have tasks, or had some lately, for the gauges."""
+        found: list[str] = []
+        for partition in range(self._keyspace.partitions):
+            rows = await self._runner.command("ZRANGE", self._keyspace.active(partition), 0, limit - 1, tries=_READS)
+            found += [row.decode() for row in rows]
+        return found[:limit]
+
+    async def listen(self, on_ready: Callable[[str], None], on_due: Callable[[], None]) -> None:
+        """Hear the doorbell until cancelled."""
+        await self._doorbell.listen_dispatch(on_ready, on_due)
+
+    async def _now_ms(self) -> int:
+        """Redis's clock; each script judges again by its own node's."""
+        seconds, micros = await self._runner.command("TIME", tries=_READS)
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def _clients_until(self, key: str, now: int, limit: int) -> list[str]:
+        rows = await self._runner.command("ZRANGE", key, "-inf", now, "BYSCORE", "LIMIT", 0, limit, tries=_READS)
+        return [row.decode() for row in rows]
+
+
+def _by_client(tasks: Sequence[ClaimedTask]) -> list[tuple[str, list[ClaimedTask]]]:
+    """The tasks of each client, in chunks a script call may hold."""
+    groups: dict[str, list[ClaimedTask]] = defaultdict(list)
+    for task in tasks:
+        groups[task.client_id].append(task)
+    return [
+        (client_id, group[start : start + _PER_CLIENT])
+        for client_id, group in groups.items()
+        for start in range(0, len(group), _PER_CLIENT)
+    ]
+
+
+def _pairs(tasks: Sequence[ClaimedTask]) -> list[str | int]:
+    return [part for task in tasks for part in (task.task_id, task.fence)]

@@ -1,0 +1,223 @@
+"""Clients' settings: read, cached, changed, listed. What they mean for a request is decided in `gateway.middleware`."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, Final
+
+import msgspec
+import orjson
+import structlog
+
+from gateway.errors import Conflict, GatewayError
+from gateway.models import CLIENT_ID_PATTERN, DEFAULT_TIER, Client, RateLimit
+from gateway.settings import Settings
+from gateway.store.scripts import Runner
+
+log = structlog.get_logger()
+
+CACHE_SECONDS: Final = 60.0
+_CACHED: Final = 20_000
+_PAGE: Final = 500
+_READS: Final = 3
+_UPDATE_TRIES: Final = 20
+_PURGE: Final = 100
+_ID: Final = re.compile(CLIENT_ID_PATTERN)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NANOSECONDS: Final = re.compile(r"(\.\d{6})\d+")
+
+
+class UnreadableClient(Conflict):
+    """The stored settings of a client can't be read; they are left alone until an operator looks."""
+
+
+class ClientPage(msgspec.Struct, frozen=True):
+    """A page of clients by id; ``count`` is all that match."""
+
+    clients: list[Client]
+    count: int
+    next_cursor: str | None
+
+
+def _limit(value: Any) -> RateLimit | None:
+    """A stored rate limit; null, or numbers below 1 as some programs write for "none", is none."""
+    if not value:
+        return None
+    concurrent, per_minute = value["max_concurrent"], value["requests_per_min"]
+    if not isinstance(concurrent, int) or not isinstance(per_minute, int):
+        msg = "rate_limit holds something other than whole numbers"
+        raise TypeError(msg)
+    return RateLimit(concurrent, per_minute) if concurrent > 0 and per_minute > 0 else None
+
+
+def _time(value: Any) -> datetime:
+    """RFC 3339 with up to nanoseconds and any offset, as UTC to the second; absent is the epoch."""
+    if not value:
+        return _EPOCH
+    parsed = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", value))
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).replace(microsecond=0)
+
+
+class Clients:
+    """The known clients, with a cache in this process."""
+
+    def __init__(self, runner: Runner, settings: Settings) -> None:
+        self._runner = runner
+        self._keyspace = runner.keyspace
+        self._tiers = settings.tiers
+        self._max_clients = settings.max_clients // runner.keyspace.partitions
+        self._cache: dict[str, tuple[float, Client]] = {}
+        self._generation = 0
+        self._adopted_at = -CACHE_SECONDS
+
+    def new(self, client_id: str) -> Client:
+        """What auto-creation makes; not stored."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        return Client(
+            client_id=client_id,
+            tier=DEFAULT_TIER,
+            rate_limit=self._tiers[DEFAULT_TIER],
+            allowed_queues=None,
+            enabled=True,
+            created_at=now,
+            updated_at=now,
+            source="tier",
+        )
+
+    @staticmethod
+    def encoded(client: Client) -> bytes:
+        """The stored form: the fields the API shows."""
+        return msgspec.json.encode(client)
+
+    async def get(self, client_id: str) -> Client | None:
+        """The client, from the cache where it is fresh; None: unknown. Raises UnreadableClient."""
+        cached = self._cache.get(client_id)
+        if cached is not None and cached[0] > monotonic():
+            return cached[1]
+        generation = self._generation
+        text = await self._runner.command("GET", self._keyspace.config(client_id), tries=_READS)
+        if text is None:
+            return None
+        client = self._decode(client_id, text)
+        if generation == self._generation:  # else a change was announced while we read
+            if len(self._cache) >= _CACHED:
+                self._cache.clear()
+            self._cache[client_id] = monotonic() + CACHE_SECONDS, client
+        return client
+
+    def forget(self, client_id: str | None = None) -> None:
+        """Drop one cached client, or all."""
+        self._generation += 1
+        if client_id is None:
+            self._cache.clear()
+        else:
+            self._cache.pop(client_id, None)
+
+    async def update(self, client_id: str, change: Callable[[Client | None], Client]) -> Client:
+        """Store what ``change`` makes of the present client; asked again where another admin was faster."""
+        for _ in range(_UPDATE_TRIES):
+            text = await self._runner.command("GET", self._keyspace.config(client_id), tries=_READS)
+            client = change(None if text is None else self._decode(client_id, text))
+            stored = await self._runner.run(
+                "set_client",
+                client_id,
+                text or b"",
+                self.encoded(client),
+                self._max_clients,
+                self._keyspace.changes,
+            )
+            self.forget(client_id)
+            if stored == 1:
+                return client
+            if stored < 0:
+                raise GatewayError(
+                    "There are as many clients as MAX_CLIENTS allows; delete one or raise it.",
+                    status=400,
+                    error="Too many clients",
+                )
+        raise Conflict("The client is being changed by others all the time; try again.")
+
+    async def delete(self, client_id: str, *, cancel_tasks: bool) -> int:
+        """Remove the settings, and cancel what waits where asked; returns how many tasks were cancelled."""
+        await self._runner.run("delete_client", client_id, self._keyspace.changes)
+        self.forget(client_id)
+        cancelled = 0
+        while cancel_tasks and (gone := await self._runner.run("purge", client_id, _PURGE)):
+            cancelled += gone
+        return cancelled
+
+    async def page(self, *, after: str | None, limit: int | None, tier: str | None, enabled: bool | None) -> ClientPage:
+        """Clients by id after ``after``, all of them where ``limit`` is None."""
+        if monotonic() - self._adopted_at > CACHE_SECONDS:
+            await self.adopt_foreign()
+        matching = [
+            client
+            for client in await self._all()
+            if (tier is None or client.tier == tier) and (enabled is None or client.enabled == enabled)
+        ]
+        matching.sort(key=lambda client: client.client_id)
+        rest = [client for client in matching if after is None or client.client_id > after]
+        page = rest if limit is None else rest[:limit]
+        more = len(page) < len(rest)
+        return ClientPage(page, len(matching), page[-1].client_id if more and page else None)
+
+    async def _all(self) -> list[Client]:
+        found: list[Client] = []
+        for partition in range(self._keyspace.partitions):
+            index = self._keyspace.clients(partition)
+            at = "-"
+            while ids := await self._runner.command("ZRANGE", index, at, "+", "BYLEX", "LIMIT", 0, _PAGE, tries=_READS):
+                names = [name.decode() for name in ids]
+                texts = await self._runner.command(
+                    "MGET", *(self._keyspace.config(name) for name in names), tries=_READS
+                )
+                for name, text in zip(names, texts, strict=True):
+                    client = None if text is None else self._readable(name, text)
+                    if client is not None:
+                        found.append(client)
+                at = f"({names[-1]}"
+        return found
+
+    async def adopt_foreign(self) -> int:
+        """Index the settings that another program wrote, which know nothing of the index; returns how many were new."""
+        new = 0
+        async for key in self._runner.link.scan(self._keyspace.config_pattern()):
+            name = self._keyspace.config_client(key.decode())
+            if _ID.match(name):
+                index = self._keyspace.clients(self._keyspace.partition(name))
+                new += await self._runner.command("ZADD", index, 0, name)
+        self._adopted_at = monotonic()
+        return new
+
+    def _readable(self, client_id: str, text: bytes) -> Client | None:
+        try:
+            return self._decode(client_id, text)
+        except UnreadableClient:
+            return None
+
+    def _decode(self, client_id: str, text: bytes) -> Client:
+        try:
+            fields = orjson.loads(text)
+            own = _limit(fields.get("rate_limit"))
+            tier = fields.get("tier") or DEFAULT_TIER
+            from_tier = fields.get("source") == "tier" or own is None
+            current = self._tiers.get(tier) if from_tier else None
+            queues = fields.get("allowed_queues")
+            enabled = fields.get("enabled")
+            client = Client(
+                client_id=client_id,
+                tier=tier,
+                rate_limit=current or own or self._tiers[DEFAULT_TIER],
+                allowed_queues=tuple(queues) if queues else None,
+                enabled=True if enabled is None else enabled,
+                created_at=_time(fields.get("created_at")),
+                updated_at=_time(fields.get("updated_at")),
+                source="tier" if from_tier else "client",
+            )
+            return msgspec.convert(msgspec.to_builtins(client), Client)
+        except (ValueError, TypeError, AttributeError, KeyError, msgspec.ValidationError) as error:
+            log.error("client_unreadable", client=client_id, error=str(error))
+            key = self._keyspace.config(client_id)
+            msg = f"The stored settings of {client_id} can't be read and are left as they are; look at {key} in Redis."
+            raise UnreadableClient(msg) from error

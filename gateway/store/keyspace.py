@@ -1,0 +1,110 @@
+"""Every Redis key is built here and nowhere else; scripts get the parts they need to name what they find in data.
+
+Clients are spread over a fixed number of partitions. On one Redis there is one, with an empty tag; on a Cluster every
+key of a partition ends in the partition's hash tag, so a script touches one slot.
+"""
+
+import binascii
+from typing import Final
+
+_CACHED: Final = 20_000
+PARTITIONS_ON_CLUSTER: Final = 64
+
+
+class Keyspace:
+    """Key names under one prefix. ``partitions`` of 1 means one Redis, no tags."""
+
+    def __init__(self, prefix: str, partitions: int = 1) -> None:
+        self.prefix = prefix
+        self.partitions = partitions
+        self.bell = f"{prefix}doorbell"
+        self.changes = f"{prefix}clients:changed"
+        self._scopes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+
+    def partition(self, client_id: str) -> int:
+        """The partition that holds all keys of a client."""
+        return binascii.crc32(client_id.encode()) % self.partitions if self.partitions > 1 else 0
+
+    def tag(self, partition: int) -> str:
+        """The suffix every key of the partition carries."""
+        return "" if self.partitions == 1 else f"{{p{partition}}}"
+
+    def _key(self, name: str, partition: int) -> str:
+        return f"{self.prefix}{name}{self.tag(partition)}"
+
+    def ready(self, partition: int) -> str:
+        """Sorted set: clients with something to claim, by when they became so."""
+        return self._key("ready", partition)
+
+    def due(self, partition: int) -> str:
+        """Sorted set: clients with something scheduled, by the earliest due time in ms."""
+        return self._key("due", partition)
+
+    def leases(self, partition: int) -> str:
+        """Sorted set: clients with calls open, by when the first lease may lapse, in ms."""
+        return self._key("leases", partition)
+
+    def active(self, partition: int) -> str:
+        """Sorted set: clients with state in Redis; score 0 while they have tasks, else since when not, in ms."""
+        return self._key("active", partition)
+
+    def clients(self, partition: int) -> str:
+        """Sorted set, all scores 0: the ids of known clients, for listing in order."""
+        return self._key("clients", partition)
+
+    def config(self, client_id: str) -> str:
+        """String: a client's settings as JSON."""
+        return self._key(f"client_config:{client_id}", self.partition(client_id))
+
+    def config_pattern(self) -> str:
+        """What SCAN matches to find settings another program wrote."""
+        return f"{self.prefix}client_config:*"
+
+    def config_client(self, key: str) -> str:
+        """The client id in a settings key."""
+        return key.removeprefix(f"{self.prefix}client_config:").partition("{")[0]
+
+    def task(self, client_id: str, task_id: str) -> str:
+        """String: a task's record."""
+        return self._key(f"task:{task_id}", self.partition(client_id))
+
+    def idempotency(self, client_id: str, key: str) -> str:
+        """String: the first task of an idempotency key. Braces are escaped: they would choose the slot."""
+        escaped = key.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+        return self._key(f"idempotency:{client_id}:{escaped}", self.partition(client_id))
+
+    def scope(self, client_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The KEYS and the first ARGV every client-scoped script begins with (lib/scope.lua reads them)."""
+        cached = self._scopes.get(client_id)
+        if cached is not None:
+            return cached
+        partition = self.partition(client_id)
+        names = (
+            "client_config",
+            "depth",
+            "queues",
+            "returned",
+            "scheduled",
+            "dead",
+            "ended",
+            "window",
+        )
+        keys = (
+            *(self._key(f"{name}:{client_id}", partition) for name in names),
+            self.ready(partition),
+            self.due(partition),
+            self.leases(partition),
+            self.active(partition),
+            self.clients(partition),
+        )
+        heads = (
+            self.tag(partition),
+            f"{self.prefix}task:",
+            f"{self.prefix}stream:{client_id}:",
+            f"{self.prefix}ratelimit:{client_id}:",
+            client_id,
+        )
+        if len(self._scopes) >= _CACHED:
+            self._scopes.clear()
+        self._scopes[client_id] = keys, heads
+        return keys, heads

@@ -1,0 +1,18 @@
+-- The fence: a claim is still this consumer's while the pending list says so, with the delivery count it was given.
+local function owns(record, consumer, fence)
+  if record[STATE] ~= IN_STREAM then return false end
+  local key = stream_key(record[QUEUE])
+  if redis.call('EXISTS', key) == 0 then return false end
+  local row = redis.call('XPENDING', key, group, record[ENTRY], record[ENTRY], 1)[1]
+  return row ~= nil and row[2] == consumer and row[4] == fence, row
+end
+
+-- Takes a claim back: off the pending list, still in its stream at its old id, noted in `returned` under its old order.
+-- The next claim gets a higher fence, so that a late finish or renewal of the old one is refused.
+local function give_back(id, record, fence)
+  redis.call('XACK', stream_key(record[QUEUE]), group, record[ENTRY])
+  record[FENCE] = fence
+  save_record(id, record)
+  local ms, seq = string.match(record[ENTRY], '^(%d+)-(%d+)$')
+  redis.call('ZADD', returned_key, tonumber(ms) * 1000 + math.min(tonumber(seq), 999), id)
+end

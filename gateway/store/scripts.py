@@ -1,0 +1,131 @@
+"""Loads the Lua scripts, one file each with shared parts from `lib/`; runs them by hash, sends them where missing."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+from time import perf_counter
+from typing import Any, Final
+
+import msgspec
+import orjson
+import structlog
+
+from gateway import metrics
+from gateway.errors import StoreUnavailable
+from gateway.settings import Settings
+from gateway.store.batching import CommandError, Link
+from gateway.store.keyspace import Keyspace
+
+log = structlog.get_logger()
+
+_INCLUDE: Final = re.compile(r"^-- @include (\w+)$", re.MULTILINE)
+# What Redis refuses for a reason that passes: the caller is told to come again.
+_PASSING: Final = {
+    "LOADING": "Redis is loading its data.",
+    "OOM": "Redis is out of memory.",
+    "MISCONF": "Redis can't persist and refuses writes.",
+    "READONLY": "This Redis is a replica and refuses writes.",
+    "MASTERDOWN": "This replica has lost its primary.",
+    "CLUSTERDOWN": "The Redis Cluster is down.",
+    "TRYAGAIN": "The Redis Cluster is moving this client's data.",
+    "BUSY": "Redis is busy with a script.",
+    "NOREPLICAS": "Too few Redis replicas are connected.",
+    "NOAUTH": "Redis wants a password: set REDIS_PASSWORD or REDIS_URL.",
+    "WRONGPASS": "Redis refuses the password: check REDIS_PASSWORD or REDIS_URL.",
+    "NOPERM": "The Redis user lacks a permission the gateway needs.",
+}
+
+
+class Script:
+    """A script's source, its parts included, and its SHA-1."""
+
+    def __init__(self, name: str) -> None:
+        folder = resources.files(__package__)
+        source = (folder / f"{name}.lua").read_text()
+        self.name = name
+        self.source = _INCLUDE.sub(lambda part: (folder / "lib" / f"{part[1]}.lua").read_text(), source)
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+@lru_cache
+def script(name: str) -> Script:
+    """The script of that file name, read once."""
+    return Script(name)
+
+
+def pack_policy(settings: Settings, bell: str) -> bytes:
+    """The settings scripts decide by, as lib/scope.lua unpacks them."""
+    tiers = {name: limit.max_concurrent for name, limit in settings.tiers.items()}
+    return msgspec.msgpack.encode(
+        [
+            settings.result_ttl,
+            settings.max_results_per_client,
+            settings.dead_ttl,
+            settings.max_dead_per_client,
+            settings.max_deliveries,
+            int(settings.lease_seconds * 1000),
+            bell,
+            "PUBLISH",
+            orjson.dumps(tiers).decode(),
+            orjson.dumps(settings.queue_weights).decode(),
+        ]
+    )
+
+
+def unavailable(error: CommandError) -> StoreUnavailable | None:
+    """The 503 for an error reply that passes, None for one that is a defect."""
+    text = str(error)
+    for code, message in _PASSING.items():
+        if error.code == code or f" {code} " in f" {text} " or text.startswith(f"-{code}"):
+            return StoreUnavailable(message)
+    return None
+
+
+class Runner:
+    """Runs scripts for clients over one link."""
+
+    def __init__(self, link: Link, keyspace: Keyspace, policy: bytes) -> None:
+        self.link = link
+        self.keyspace = keyspace
+        self._policy = policy
+
+    async def run(self, name: str, client_id: str, *args: str | bytes | int | float, keys: Sequence[str] = ()) -> Any:
+        """The reply of the client-scoped script; raises StoreUnavailable where Redis did not do it or nobody knows."""
+        wanted = script(name)
+        scope, heads = self.keyspace.scope(client_id)
+        tail = (len(scope) + len(keys), *scope, *keys, *heads, self._policy, *args)
+        started = perf_counter()
+        try:
+            try:
+                return await self.link.execute("EVALSHA", wanted.sha, *tail)
+            except CommandError as error:
+                if error.code != "NOSCRIPT":
+                    raise
+                return await self.link.execute("EVAL", wanted.source, *tail)
+        except CommandError as error:
+            metrics.redis_error(name)
+            log.error("redis_error", redis_operation=name, error=str(error))
+            raise unavailable(error) or StoreUnavailable("Redis refused the request; see the log.") from error
+        finally:
+            metrics.redis_call(name, perf_counter() - started)
+
+    async def command(self, *command: str | bytes | int | float, tries: int = 1) -> Any:
+        """The reply of one plain command; reads say how often they may be tried."""
+        operation = str(command[0]).lower()
+        started = perf_counter()
+        try:
+            while True:
+                tries -= 1
+                try:
+                    return await self.link.execute(*command)
+                except StoreUnavailable:
+                    if tries <= 0:
+                        raise
+        except CommandError as error:
+            metrics.redis_error(operation)
+            log.error("redis_error", redis_operation=operation, error=str(error))
+            raise unavailable(error) or StoreUnavailable("Redis refused the request; see the log.") from error
+        finally:
+            metrics.redis_call(operation, perf_counter() - started)

@@ -1,0 +1,176 @@
+"""The metrics: names, labels, caps, and what several processes answer together."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway import metrics
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    metrics.configure(1000, None)
+    yield
+    metrics.configure(1000, None)
+
+
+def samples(text: str | None = None) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Every sample by its name and label values."""
+    text = metrics.render()[0].decode() if text is None else text
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_every_metric_has_its_name() -> None:
+    """Each function moves the metric that dashboards and alerts know by this name and these labels."""
+    metrics.enqueued("acme", "default")
+    metrics.rate_limited("acme", "free")
+    metrics.attempt("delivered", 204, 0.2)
+    metrics.attempt("retry", None, 0.2)
+    metrics.started_after(0.01)
+    metrics.http_request("/v1/enqueue", "POST", 201, 0.001)
+    metrics.redis_call("admit", 0.001)
+    metrics.redis_error("admit")
+    metrics.set_in_flight(3)
+    metrics.set_pool(2, 100)
+    metrics.depths("acme", 1, 2, 3, 4)
+    metrics.totals(10, 20, 30)
+    metrics.swept(1)
+    metrics.override("refused")
+    metrics.egress_refused()
+    found = samples()
+    expected = {
+        ("tasks_enqueued_total", ("acme", "default")): 1,
+        ("rate_limit_exceeded_total", ("acme", "free")): 1,
+        ("gateway_attempts_total", ("delivered", "2xx")): 1,
+        ("gateway_attempts_total", ("retry", "none")): 1,
+        ("gateway_attempt_duration_seconds_count", ()): 2,
+        ("gateway_start_delay_seconds_count", ()): 1,
+        ("gateway_http_requests_total", ("/v1/enqueue", "POST", "201")): 1,
+        ("gateway_http_request_duration_seconds_count", ("/v1/enqueue",)): 1,
+        ("gateway_redis_command_duration_seconds_count", ("admit",)): 1,
+        ("gateway_redis_errors_total", ("admit",)): 1,
+        ("gateway_in_flight", ()): 3,
+        ("gateway_redis_pool_in_use", ()): 2,
+        ("gateway_redis_pool_size", ()): 100,
+        ("gateway_tasks_queued", ("acme",)): 1,
+        ("gateway_tasks_scheduled", ("acme",)): 2,
+        ("gateway_tasks_running", ("acme",)): 3,
+        ("gateway_tasks_dead", ("acme",)): 4,
+        ("gateway_tasks", ("scheduled",)): 20,
+        ("gateway_sweep_repairs_total", ()): 1,
+        ("gateway_overrides_total", ("refused",)): 1,
+        ("gateway_egress_refused_total", ()): 1,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+    assert any(name == "gateway_build_info" for name, _ in found)
+
+
+def test_content_type_is_prometheus_text() -> None:
+    """Prometheus picks its parser by this header."""
+    assert metrics.render()[1].startswith("text/plain; version=0.0.4")
+
+
+def test_clients_past_the_cap_share_a_label() -> None:
+    """The first clients keep their label, all others are `other`, in every metric alike; no count is lost."""
+    metrics.configure(2, None)
+    for client in ("one", "two", "three", "four", "one"):
+        metrics.enqueued(client, "default")
+    metrics.rate_limited("four", "free")
+    found = samples()
+    enqueued = {labels: n for (name, labels), n in found.items() if name == "tasks_enqueued_total"}
+    assert enqueued == {("one", "default"): 2, ("two", "default"): 1, ("other", "default"): 2}
+    assert found["rate_limit_exceeded_total", ("other", "free")] == 1
+
+
+def test_queues_of_one_client_are_capped() -> None:
+    """A client can't grow the label set by inventing queues, nor take another client's share."""
+    for n in range(metrics.MAX_VALUES_PER_CLIENT + 5):
+        metrics.enqueued("acme", f"q{n}")
+        metrics.enqueued("acme", "q0")
+    metrics.enqueued("beta", "mine")
+    found = {labels: n for (name, labels), n in samples().items() if name == "tasks_enqueued_total"}
+    assert len(found) == metrics.MAX_VALUES_PER_CLIENT + 2
+    assert found["acme", "other"] == 5
+    assert found["acme", "q0"] == metrics.MAX_VALUES_PER_CLIENT + 6
+    assert found["beta", "mine"] == 1
+
+
+def test_odd_methods_share_a_label() -> None:
+    """A caller can't grow the label set with method names."""
+    for method in ("BREW", "WHEN", "GET"):
+        metrics.http_request("unknown", method, 405, 0.001)
+    found = {labels: n for (name, labels), n in samples().items() if name == "gateway_http_requests_total"}
+    assert found == {("unknown", "other", "405"): 2, ("unknown", "GET", "405"): 1}
+
+
+def test_depths_of_a_client_that_went_away_are_removed() -> None:
+    """Gauges of a client without tasks leave the exposition, and come back with its next task."""
+    metrics.depths("acme", 1, 0, 0, 0)
+    metrics.depths("acme", 0, 0, 0, 0)
+    assert not any(labels == ("acme",) for _, labels in samples())
+    metrics.depths("acme", 2, 0, 0, 0)
+    assert samples()["gateway_tasks_queued", ("acme",)] == 2
+
+
+def test_depths_past_the_cap_add_up() -> None:
+    """`other` shows the sum of the clients without a label, also as they change and go."""
+    metrics.configure(1, None)
+    for client, queued in (("one", 1), ("two", 10), ("three", 5), ("two", 7)):
+        metrics.depths(client, queued, 0, 0, 0)
+    found = samples()
+    assert found["gateway_tasks_queued", ("one",)] == 1
+    assert found["gateway_tasks_queued", ("other",)] == 12
+    metrics.depths("two", 0, 0, 0, 0)
+    assert samples()["gateway_tasks_queued", ("other",)] == 5
+    metrics.depths("three", 0, 0, 0, 0)
+    assert ("gateway_tasks_queued", ("other",)) not in samples()
+
+
+WORKER = """
+import os, sys
+from pathlib import Path
+from gateway import metrics
+
+metrics.configure(1000, Path(sys.argv[1]))
+metrics.enqueued("acme", "default")
+metrics.set_in_flight(2)
+metrics.depths("acme", int(sys.argv[2]), 0, 0, 0)
+if sys.argv[2] == "5":
+    metrics.depths("gone", 1, 0, 0, 0)
+    metrics.depths("gone", 0, 0, 0, 0)
+print(os.getpid())
+if len(sys.argv) > 3:
+    metrics.forget_process(int(sys.argv[3]), Path(sys.argv[1]))
+sys.stdout.write(metrics.render()[0].decode())
+"""
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["folder in the environment", "folder only configured"])
+def test_one_worker_answers_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, early: bool) -> None:
+    """Counters add up over workers, also ended ones; gauges count living ones; depths are not added up."""
+    if early:
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+
+    def run(*arguments: str) -> tuple[str, dict[tuple[str, tuple[str, ...]], float]]:
+        command = [sys.executable, "-W", "error", "-c", WORKER, str(tmp_path), *arguments]
+        pid, _, text = subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition("\n")
+        return pid, samples(text)
+
+    first, _ = run("4")
+    second, both = run("5")
+    assert both["tasks_enqueued_total", ("acme", "default")] == 2
+    assert both["gateway_in_flight", ()] == 4
+    assert both["gateway_tasks_queued", ("acme",)] == 5
+    assert ("gateway_tasks_queued", ("gone",)) not in both
+    _, after = run("6", first)
+    assert after["tasks_enqueued_total", ("acme", "default")] == 3
+    assert after["gateway_in_flight", ()] == 4
+    assert second != first
