@@ -132,9 +132,7 @@ class _Metrics:
         self.redis_seconds = _Children(
             histogram("gateway_redis_command_duration_seconds", "Redis round trips.", "operation")
         )
-        self.redis_errors = _Children(
-            counter("gateway_redis_errors", "Redis round trips that failed.", "operation")
-        )
+        self.redis_errors = _Children(counter("gateway_redis_errors", "Redis round trips that failed.", "operation"))
         self.pool_in_use = gauge("gateway_redis_pool_in_use", "Redis connections in use.")
         self.pool_size = gauge("gateway_redis_pool_size", "Redis connections there may be.")
         self.requests = _Children(
@@ -172,9 +170,7 @@ class _Metrics:
             before = self.past_cap.pop(client_id, (0,) * len(_DEPTHS))
             if any(depths):
                 self.past_cap[client_id] = depths
-            depths = tuple(
-                total - old + new for total, old, new in zip(self.past_cap_sum, before, depths, strict=True)
-            )
+            depths = tuple(total - old + new for total, old, new in zip(self.past_cap_sum, before, depths, strict=True))
             self.past_cap_sum = depths
             client_id = OTHER
         if any(depths):

@@ -132,9 +132,7 @@ class Gateway:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
 
 
@@ -167,7 +165,5 @@ class Terminal(contextlib.AbstractContextManager["Terminal"]):
             lines.append(line)
         raise AssertionError(f"the shell ended in this block:\n{block}\n{''.join(lines)}")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
         self._bash.communicate()

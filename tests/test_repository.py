@@ -85,9 +85,7 @@ def test_locks_have_a_hash_for_everything(lock: str) -> None:
     assert not [name for name, (_, hashes) in entries.items() if not hashes]
 
 
-@pytest.mark.parametrize(
-    ("lock", "kind"), [("requirements.lock", "runtime"), ("requirements-dev.lock", "dev")]
-)
+@pytest.mark.parametrize(("lock", "kind"), [("requirements.lock", "runtime"), ("requirements-dev.lock", "dev")])
 def test_locks_cover_what_pyproject_asks_for(lock: str, kind: str) -> None:
     """Every dependency of pyproject.toml is in its lock, at a version that it allows."""
     entries = locked(lock)
@@ -118,9 +116,7 @@ def test_every_package_folder_is_installed() -> None:
     """pyproject.toml lists every folder of the package, so that the image has what the checkout has."""
     setuptools = pyproject()["tool"]["setuptools"]
     assert isinstance(setuptools, dict)
-    folders = {
-        ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gateway").rglob("__init__.py")
-    }
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gateway").rglob("__init__.py")}
     assert set(setuptools["packages"]) == folders
 
 

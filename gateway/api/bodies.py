@@ -114,7 +114,8 @@ class Decoding:
             return asked
         try:
             if given.idempotency_key is not None:
-                raise InvalidBody("the header Idempotency-Key would name every task; give $.tasks[…].idempotency_key")
+                msg = "the header Idempotency-Key would name every task; give $.tasks[…].idempotency_key"
+                raise InvalidBody(msg)
             _refuse_hidden(raw, body, body.tasks)
             asks = [
                 self._ask(item, f"$.tasks[{index}]", item.idempotency_key, given.now)
@@ -174,9 +175,8 @@ def _plain(raw: msgspec.Raw) -> object:
 
 def _one_key(body: str | None, header: str | None) -> str | None:
     if body is not None and header is not None and body != header:
-        raise InvalidBody(
-            "$.idempotency_key: differs from the header Idempotency-Key; give one, or the same twice"
-        )
+        msg = "$.idempotency_key: differs from the header Idempotency-Key; give one, or the same twice"
+        raise InvalidBody(msg)
     return header if body is None else body
 
 
@@ -188,7 +188,7 @@ def _refuse_hidden(raw: bytes, body: msgspec.Struct, items: list[Any]) -> None:
         kept.update(_present(struct))
     for item in items:
         kept.update(_present(item.task))
-        kept.update(item.task.headers or ())
+        kept.update(list(item.task.headers or ()))
         if item.rate_limit is not None:
             kept.update(_LIMIT)
     names = {*_ITEM, *_TASK, *_LIMIT, "client_id", "tasks", *kept}

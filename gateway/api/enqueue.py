@@ -62,9 +62,7 @@ async def _admit(
     return admission
 
 
-def note_admitted(
-    admission: Admitted, client_id: str, queue: str, dispatcher: Dispatching | None
-) -> None:
+def note_admitted(admission: Admitted, client_id: str, queue: str, dispatcher: Dispatching | None) -> None:
     """Tells the metrics, the log and this process's dispatcher of a task that the store took."""
     metrics.enqueued(client_id, queue)
     if admission.created:

@@ -19,7 +19,8 @@ async def ready(request: web.Request) -> web.StreamResponse:
         async with asyncio.timeout(PING_DEADLINE):
             await request.app[AppKeys.STORE].ping()
     except TimeoutError:
-        raise ServiceUnavailable("Redis does not answer", extra=_STATUS) from None
+        msg = "Redis does not answer"
+        raise ServiceUnavailable(msg, extra=_STATUS) from None
     except ServiceUnavailable as problem:
         raise ServiceUnavailable(problem.message, extra=_STATUS) from None
     dispatcher = request.app[AppKeys.DISPATCHER]

@@ -19,7 +19,7 @@ async def rate_limit(request: web.Request) -> web.StreamResponse:
         message = f"client {client_id} does not exist"
         raise NotFound(message, error="Client not found")
     limit = client.rate_limit
-    usage = await store.windows.usage(client_id, limit.requests_per_min)
+    usage = await store.windows.usage(client_id)
     body = {
         "client_id": client_id,
         "tier": client.tier,

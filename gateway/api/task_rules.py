@@ -20,8 +20,19 @@ TimingFields = Annotated[datetime, Meta(tz=True)]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # What describes the connection and the framing of a call is the sender's alone (RFC 9110, 7.6.1).
 REFUSED_HEADERS = frozenset(
-    "connection content-length host keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
-    "transfer-encoding upgrade".split()
+    {
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
 )
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -61,7 +72,8 @@ class Rules:
         if given is None:
             return DEFAULT_QUEUE
         if not _QUEUE.fullmatch(given):
-            raise _wrong(f"{path}.queue", "must be 1 to 64 of the characters A-Z a-z 0-9 _ -")
+            msg = f"{path}.queue"
+            raise _wrong(msg, "must be 1 to 64 of the characters A-Z a-z 0-9 _ -")
         return given
 
     def method(self, given: str | None, path: str) -> str:
@@ -71,7 +83,8 @@ class Rules:
         if given not in METHODS:
             close = difflib.get_close_matches(given[:32].upper(), METHODS, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise _wrong(f"{path}.task.method", f"must be one of {', '.join(METHODS)}{hint}")
+            msg = f"{path}.task.method"
+            raise _wrong(msg, f"must be one of {', '.join(METHODS)}{hint}")
         return given
 
     def url(self, given: str, path: str) -> str:
@@ -79,12 +92,14 @@ class Rules:
         target = given
         if given.startswith("/") and not given.startswith("//"):
             if self._upstream is None:
-                raise _wrong(f"{path}.task.url", "is a path, which needs UPSTREAM_URL; give an absolute http(s) URL")
+                msg = f"{path}.task.url"
+                raise _wrong(msg, "is a path, which needs UPSTREAM_URL; give an absolute http(s) URL")
             target = self._upstream + given
         check = url_problem if len(target) <= _CACHED_URL_LENGTH else url_problem.__wrapped__
         problem = check(target)
         if problem is not None:
-            raise _wrong(f"{path}.task.url", problem)
+            msg = f"{path}.task.url"
+            raise _wrong(msg, problem)
         return target
 
     def content(self, task: TaskFields, path: str) -> tuple[dict[str, str], bytes | None]:
@@ -92,17 +107,20 @@ class Rules:
         names = check_headers(task.headers, f"{path}.task.headers")
         raw = task.body
         if len(raw) > self._max_body:
-            raise _wrong(f"{path}.task.body", f"is larger than {self._max_body} bytes")
+            msg = f"{path}.task.body"
+            raise _wrong(msg, f"is larger than {self._max_body} bytes")
         if not raw or raw == b"null":
             return task.headers, None
         if raw.startswith(b'"'):
             return task.headers, msgspec.json.decode(raw, type=str).encode()
         if not raw.startswith((b"{", b"[")):
-            raise _wrong(f"{path}.task.body", "must be a string, an object or an array")
+            msg = f"{path}.task.body"
+            raise _wrong(msg, "must be a string, an object or an array")
         try:
             msgspec.json.decode(raw)
         except (ValueError, RecursionError) as problem:
-            raise _wrong(f"{path}.task.body", f"is not JSON that can be sent: {problem}") from None
+            msg = f"{path}.task.body"
+            raise _wrong(msg, f"is not JSON that can be sent: {problem}") from None
         if "content-type" in names:
             return task.headers, raw
         return {**task.headers, "Content-Type": "application/json"}, raw
@@ -112,15 +130,18 @@ class Rules:
     ) -> Start:
         """When it starts and expires, ``now`` in Unix seconds; a `run_at` that has passed means now."""
         if delay is not None and run_at is not None:
-            raise _wrong(f"{path}.run_at", "excludes delay; give one of the two")
+            msg = f"{path}.run_at"
+            raise _wrong(msg, "excludes delay; give one of the two")
         wait = delay or 0.0
         field = "delay" if run_at is None else "run_at"
         if run_at is not None:
             wait = max(0.0, run_at.timestamp() - now)
         if not wait <= self._max_delay:
-            raise _wrong(f"{path}.{field}", f"is more than {self._max_delay:g} seconds ahead (MAX_DELAY_SECONDS)")
+            msg = f"{path}.{field}"
+            raise _wrong(msg, f"is more than {self._max_delay:g} seconds ahead (MAX_DELAY_SECONDS)")
         if expires_at is not None and expires_at.timestamp() <= now + wait:
-            raise _wrong(f"{path}.expires_at", "must be later than the task's start")
+            msg = f"{path}.expires_at"
+            raise _wrong(msg, "must be later than the task's start")
         return Start(
             delay or 0.0,
             int(run_at.timestamp() * 1000) if run_at is not None and wait > 0 else 0,
@@ -130,13 +151,15 @@ class Rules:
     def cost(self, outer: int | None, inner: int | None, path: str) -> int:
         """`cost` and `task.cost` are one field with two places."""
         if outer is not None and inner is not None and outer != inner:
-            raise _wrong(f"{path}.cost", f"is {outer}, task.cost is {inner}; give one, or the same twice")
+            msg = f"{path}.cost"
+            raise _wrong(msg, f"is {outer}, task.cost is {inner}; give one, or the same twice")
         return outer or inner or 1
 
     def key(self, given: str | None, path: str) -> str | None:
         """The idempotency key."""
         if given is not None and not _KEY.fullmatch(given):
-            raise _wrong(f"{path}.idempotency_key", "must be 1 to 255 visible ASCII characters without spaces")
+            msg = f"{path}.idempotency_key"
+            raise _wrong(msg, "must be 1 to 255 visible ASCII characters without spaces")
         return given
 
 

@@ -68,9 +68,7 @@ def admin_chain(settings: Settings) -> tuple[Middleware, ...]:
         address = caller_address(request.remote, forwarded, settings.trusted_proxies)
         reason = _refusal(request, address, settings)
         if reason is not None:
-            log.warning(
-                "admin_denied", reason=reason, address=str(address or request.remote), path=request.path
-            )
+            log.warning("admin_denied", reason=reason, address=str(address or request.remote), path=request.path)
             msg = f"/admin is closed here: {reason}"
             raise Forbidden(msg)
         return await handler(request)

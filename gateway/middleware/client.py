@@ -49,9 +49,7 @@ def _client_id(request: web.Request, asked: Asked, settings: Settings) -> str:
     if chosen in ("", None):
         if settings.legacy_client_id is None:
             msg = "client_id is required"
-            raise ClientRefused(
-                msg, "$.client_id: say who asks, here or in the header X-Client-ID"
-            )
+            raise ClientRefused(msg, "$.client_id: say who asks, here or in the header X-Client-ID")
         log.warning("legacy_client_used", client=settings.legacy_client_id, path=request.path)
         return settings.legacy_client_id
     if not isinstance(chosen, str) or not is_client_id(chosen):

@@ -23,9 +23,7 @@ async def policy(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Puts a plan for every task on the request: what to store, or why not."""
     settings, guard = request.app[AppKeys.SETTINGS], request.app[AppKeys.GUARD]
     client = request[RequestKeys.CLIENT]
-    request[RequestKeys.PLANS] = [
-        plan(ask, client, settings, guard) for ask in request[RequestKeys.ASKED].asks
-    ]
+    request[RequestKeys.PLANS] = [plan(ask, client, settings, guard) for ask in request[RequestKeys.ASKED].asks]
     return await handler(request)
 
 
@@ -39,9 +37,7 @@ def plan(ask: Ask, client: Client, settings: Settings, guard: TargetCheck) -> Pl
                 f"{ask.path}.cost: {ask.cost} is more than the limit of {limit.requests_per_min} requests per minute "
                 "and would never fit"
             )
-            raise InvalidBody(
-                msg
-            )
+            raise InvalidBody(msg)
         refused = guard.check_literal(ask.url)
         if refused is not None:
             msg = f"{ask.path}.task.url: {refused}"
@@ -91,9 +87,7 @@ def _limit(ask: Ask, client: Client, settings: Settings) -> RateLimit:
     ]
     if past:
         metrics.override("refused")
-        log.warning(
-            "override_refused", client=client.client_id, asked=limit_body(asked), ceiling=limit_body(highest)
-        )
+        log.warning("override_refused", client=client.client_id, asked=limit_body(asked), ceiling=limit_body(highest))
         raise InvalidBody("; ".join(past))
     metrics.override("applied")
     log.info(

@@ -95,9 +95,7 @@ def client_id_of_query(request: web.Request, known: Collection[str] = ("client_i
     given = query(request, "client_id", known)
     if given is None:
         msg = f"say whose: {request.path}?client_id=…"
-        raise InvalidBody(
-            msg, error="client_id query parameter is required"
-        )
+        raise InvalidBody(msg, error="client_id query parameter is required")
     if not is_client_id(given):
         msg = f"client_id: {CLIENT_ID_FORMAT}"
         raise InvalidBody(msg, error="Invalid query")

@@ -141,6 +141,7 @@ class MultiplexedLink:
         # redis-py keeps these two private; there is no public way to take a set-up connection over.
         reader = cast("asyncio.StreamReader", connection._reader)  # noqa: SLF001
         self._writer = cast("asyncio.StreamWriter", connection._writer)  # noqa: SLF001
+        connection._reader = connection._writer = None  # noqa: SLF001 - else it warns that nobody closed it
         self._connection = connection
         self._connecting = False
         self._spawn(self._read(reader, connection))

@@ -117,7 +117,7 @@ def serves(pid: int, folder: Path) -> bool:
     proc = Path(f"/proc/{pid}")
     if proc.exists():
         name = (proc / "comm").read_text().strip()
-        return name in {"valkey-server", "redis-server"} and (proc / "cwd").resolve() == folder.resolve()
+        return name in {"valkey-server", "redis-server"} and (proc / "cwd").resolve() == folder
     ps = shutil.which("ps") or "/bin/ps"
     command = [ps, "-p", str(pid), "-o", "command="]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - all fixed

@@ -48,7 +48,7 @@ class EmbeddedValkey:
     cli: str
 
     def __init__(self, data_dir: Path, port: int | None = None) -> None:
-        self._dir = data_dir.expanduser().absolute()
+        self._dir = data_dir.expanduser().resolve()
         self._port = port or 0
         self._pidfile = self._dir / "valkey.pid"
         self._logfile = self._dir / "valkey.log"
@@ -167,9 +167,8 @@ class EmbeddedValkey:
             await self._stop()
             return False
         await self._until_ready()
-        # The server tells what getcwd() says, which has no links in it.
         served = (await _ask(self._socket, "CONFIG", "GET", "dir"))["dir"]
-        if served != os.path.realpath(self._dir):
+        if served != str(self._dir):
             self._pid = 0  # not ours to stop
             msg = f"the server on {self._socket} keeps its data in {served}; stop it, or set GATEWAY_DATA_DIR"
             raise EmbeddedError(msg)

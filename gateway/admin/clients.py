@@ -1,0 +1,206 @@
+"""`/admin/clients/…`: what an operator does to a client's settings. Who an operator is, `gateway.middleware.admin`
+decides; how settings are kept, `gateway.store.clients`."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec import UNSET, Meta, UnsetType
+
+from gateway.errors import InvalidBody, NotFound
+from gateway.keys import AppKeys
+from gateway.middleware.answers import json_answer, limit_body
+from gateway.middleware.reading import (
+    CLIENT_ID_FORMAT,
+    client_id_of_query,
+    is_client_id,
+    query,
+    read_body,
+)
+from gateway.middleware.strict_json import check_syntax, explain, malformed, refuse_duplicates
+from gateway.models import DEFAULT_TIER, Client, RateLimit
+
+log = structlog.get_logger()
+
+PAGE_MAX = 1000
+
+Number = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+
+
+class LimitBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Both numbers, or none."""
+
+    max_concurrent: Number
+    requests_per_min: Number
+
+
+class SetBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What `set` takes. UNSET: left out, keeps its value. The times are read by nobody: `get` answers have them."""
+
+    client_id: str | None = None
+    tier: Name | None = None
+    rate_limit: LimitBody | UnsetType | None = UNSET
+    allowed_queues: tuple[Name, ...] | UnsetType | None = UNSET
+    enabled: bool | None = None
+    created_at: object = None
+    updated_at: object = None
+    source: object = None
+
+
+_SET = msgspec.json.Decoder(SetBody)
+_FIELDS = {"$": SetBody.__struct_fields__, "$.rate_limit": LimitBody.__struct_fields__}
+
+
+async def set_client(request: web.Request) -> web.StreamResponse:
+    """200 with the whole client, created or updated."""
+    settings = request.app[AppKeys.SETTINGS]
+    body = _decode(await read_body(request, settings.max_body_bytes))
+    if not body.client_id:
+        msg = "$.client_id: say which client"
+        raise InvalidBody(msg, error="client_id is required")
+    if not is_client_id(body.client_id):
+        message = f"$.client_id: {CLIENT_ID_FORMAT}"
+        raise InvalidBody(message)
+    change = merge(body, body.client_id, settings.tiers)
+    client = await request.app[AppKeys.STORE].clients.update(body.client_id, change)
+    log.info("admin_action", action="set", client=client.client_id, tier=client.tier)
+    return json_answer(client_body(client))
+
+
+def _decode(raw: bytes) -> SetBody:
+    try:
+        raw.decode("utf-8")
+        body = _SET.decode(raw)
+    except msgspec.ValidationError as problem:
+        if not check_syntax(raw):
+            msg = "$: the body must be a JSON object"
+            raise InvalidBody(msg) from None
+        raise explain(problem, _FIELDS) from None
+    except (ValueError, RecursionError) as problem:
+        raise malformed(problem) from None
+    refuse_duplicates(raw)
+    return body
+
+
+def merge(body: SetBody, client_id: str, tiers: Mapping[str, RateLimit]) -> Callable[[Client | None], Client]:
+    """What ``body`` makes of a client as it is (None: there is none yet). Raises `InvalidBody` for a tier that nobody
+    knows and that comes without limits."""
+
+    def change(old: Client | None) -> Client:
+        now = datetime.now(UTC).replace(microsecond=0)
+        tier = body.tier or (DEFAULT_TIER if old is None else old.tier)
+        own = _own_limit(body, old, tier, tiers)
+        if own is None and tier not in tiers:
+            known = ", ".join(sorted(tiers))
+            message = f"$.tier: {tier} is not a tier and needs a rate_limit; tiers are {known}"
+            raise InvalidBody(message)
+        kept = None if old is None else old.allowed_queues
+        queues = kept if body.allowed_queues is UNSET else (body.allowed_queues or None)
+        enabled = old is None or old.enabled
+        return Client(
+            client_id=client_id,
+            tier=tier,
+            rate_limit=tiers[tier] if own is None else own,
+            allowed_queues=queues,
+            enabled=enabled if body.enabled is None else body.enabled,
+            created_at=now if old is None else old.created_at,
+            updated_at=now,
+            source="tier" if own is None else "client",
+        )
+
+    return change
+
+
+def _own_limit(body: SetBody, old: Client | None, tier: str, tiers: Mapping[str, RateLimit]) -> RateLimit | None:
+    """The client's own limit from now on, None: its tier's."""
+    given = body.rate_limit
+    if given is None:
+        return None
+    if given is UNSET:
+        keeps = old is not None and old.source == "client" and tier == old.tier
+        return old.rate_limit if keeps and old is not None else None
+    asked = RateLimit(given.max_concurrent, given.requests_per_min)
+    if body.source == "tier":
+        # What `get` answered, posted back: the tier's numbers stay the tier's, or the client would be cut off
+        # from later changes of its tier. Numbers that were edited meanwhile are its own.
+        shown = {tiers.get(tier)} | ({old.rate_limit} if old is not None and old.source == "tier" else set())
+        return None if asked in shown and tier in tiers else asked
+    return asked
+
+
+async def get_client(request: web.Request) -> web.StreamResponse:
+    """200, or 404."""
+    client_id = client_id_of_query(request)
+    client = await request.app[AppKeys.STORE].clients.get(client_id)
+    if client is None:
+        message = f"client {client_id} does not exist"
+        raise NotFound(message, error="Client not found")
+    return json_answer(client_body(client))
+
+
+async def list_clients(request: web.Request) -> web.StreamResponse:
+    """Every client, or a page of them; `next_cursor` is there where a page was asked for."""
+    known = ("limit", "cursor", "tier", "enabled")
+    limit_text, cursor, tier, enabled = (query(request, name, known) for name in known)
+    limit = None if limit_text is None else _limit(limit_text)
+    if cursor is not None and not is_client_id(cursor):
+        msg = "cursor: must be the next_cursor of an earlier page"
+        raise InvalidBody(msg, error="Invalid query")
+    page = await request.app[AppKeys.STORE].clients.page(
+        after=cursor, limit=limit, tier=tier, enabled=None if enabled is None else _truth("enabled", enabled)
+    )
+    body: dict[str, Any] = {"clients": [client_body(client) for client in page.clients], "count": page.count}
+    if limit is not None:
+        body["next_cursor"] = page.next_cursor
+    return json_answer(body)
+
+
+async def delete_client(request: web.Request) -> web.StreamResponse:
+    """204, whether there was one or not."""
+    known = ("client_id", "cancel_tasks")
+    client_id = client_id_of_query(request, known)
+    cancel = _truth("cancel_tasks", query(request, "cancel_tasks", known) or "false")
+    cancelled = await request.app[AppKeys.STORE].clients.delete(client_id, cancel_tasks=cancel)
+    log.info("admin_action", action="delete", client=client_id, tier=None, cancelled=cancelled)
+    return web.Response(status=204)
+
+
+def client_body(client: Client) -> dict[str, Any]:
+    """A client as the API shows it."""
+    return {
+        "client_id": client.client_id,
+        "tier": client.tier,
+        "rate_limit": limit_body(client.rate_limit),
+        "allowed_queues": None if client.allowed_queues is None else list(client.allowed_queues),
+        "enabled": client.enabled,
+        "created_at": client.created_at.astimezone(UTC),
+        "updated_at": client.updated_at.astimezone(UTC),
+        "source": client.source,
+    }
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= PAGE_MAX):
+        message = f"limit: must be a whole number from 1 to {PAGE_MAX}"
+        raise InvalidBody(message, error="Invalid query")
+    return int(text)
+
+
+def _truth(name: str, text: str) -> bool:
+    if text not in {"true", "false"}:
+        message = f"{name}: must be true or false"
+        raise InvalidBody(message, error="Invalid query")
+    return text == "true"
+
+
+ROUTES = (
+    web.post("/clients/set", set_client),
+    web.put("/clients/set", set_client),
+    web.get("/clients/get", get_client),
+    web.get("/clients", list_clients),
+    web.delete("/clients/delete", delete_client),
+)

@@ -1,0 +1,207 @@
+"""`create_app`: the chains, the routes and what they share, in one place. `serve`: everything that runs around it, in
+the order in which it starts and stops."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from gateway import metrics
+from gateway.admin import clients as admin_clients
+from gateway.admin import tiers as admin_tiers
+from gateway.api import health
+from gateway.api.routes import client_routes
+from gateway.dispatch.dispatcher import Dispatcher
+from gateway.dispatch.egress import EgressGuard
+from gateway.dispatch.sender import AiohttpSender
+from gateway.dispatch.upkeep import Upkeep
+from gateway.keys import AppKeys
+from gateway.middleware.chains import ADMIN, APP
+from gateway.middleware.contracts import Dispatching, TargetCheck
+from gateway.settings import Settings
+from gateway.store import Store, open_store
+from gateway.store.embedded import EmbeddedValkey, warn_if_redis_elsewhere
+from gateway.store.gauges import keep_gauges
+from gateway.workers import WORKER, heartbeat
+
+log = structlog.get_logger()
+
+REQUEST_SECONDS = 3.0  # what open requests get at a stop; with the drain it stays below Kubernetes's 30 s
+_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def create_app(settings: Settings, store: Store, dispatcher: Dispatching | None, guard: TargetCheck) -> web.Application:
+    """The public listener: probes and metrics; the clients' API unless this process only dispatches; `/admin` unless it
+    has a listener of its own."""
+    app = _bare(settings, store, dispatcher, guard)
+    app.add_routes(health.ROUTES)
+    if settings.role != "dispatcher":
+        app.add_routes(client_routes(settings))
+        if settings.admin_port is None:
+            _add_admin(app, settings, store, dispatcher, guard)
+    return app
+
+
+def create_admin_app(
+    settings: Settings, store: Store, dispatcher: Dispatching | None, guard: TargetCheck
+) -> web.Application:
+    """The listener of `ADMIN_PORT`: `/admin`; with `--admin-only` also probes and metrics."""
+    app = _bare(settings, store, dispatcher, guard)
+    if settings.admin_only:
+        app.add_routes(health.ROUTES)
+    _add_admin(app, settings, store, dispatcher, guard)
+    return app
+
+
+def _bare(settings: Settings, store: Store, dispatcher: Dispatching | None, guard: TargetCheck) -> web.Application:
+    return _with_parts(web.Application(middlewares=APP), settings, store, dispatcher, guard)
+
+
+def _add_admin(
+    app: web.Application,
+    settings: Settings,
+    store: Store,
+    dispatcher: Dispatching | None,
+    guard: TargetCheck,
+) -> None:
+    # An application of its own, so that its guards also stand before paths that do not exist.
+    admin = _with_parts(web.Application(middlewares=ADMIN(settings)), settings, store, dispatcher, guard)
+    admin.add_routes(admin_clients.ROUTES)
+    admin.add_routes(admin_tiers.ROUTES)
+    app.add_subapp("/admin", admin)
+
+
+def _with_parts(
+    app: web.Application,
+    settings: Settings,
+    store: Store,
+    dispatcher: Dispatching | None,
+    guard: TargetCheck,
+) -> web.Application:
+    app[AppKeys.SETTINGS] = settings
+    app[AppKeys.STORE] = store
+    app[AppKeys.DISPATCHER] = dispatcher
+    app[AppKeys.GUARD] = guard
+    return app
+
+
+async def serve(settings: Settings) -> None:
+    """Run everything until SIGTERM or SIGINT. Raises `EmbeddedError`, and OSError where a port can't be had."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    folder = os.environ.get(_MULTIPROCESS)
+    metrics.configure(settings.metrics_max_clients, Path(folder) if folder else None)
+    _warn(settings)
+    # Beats until the very end: the parent must not take a drain for a freeze.
+    beat = asyncio.create_task(heartbeat())
+    try:
+        async with running(settings) as urls:
+            role = "admin" if settings.admin_only else settings.role
+            log.info("listening", url=urls[0], urls=urls, role=role)
+            await stop.wait()
+            log.info("stopping")
+    finally:
+        beat.cancel()
+        await asyncio.gather(beat, return_exceptions=True)
+    log.info("stopped")
+
+
+def _warn(settings: Settings) -> None:
+    if settings.admin_api_key is None and settings.role != "dispatcher":
+        log.warning(
+            "admin_without_key",
+            message="ADMIN_API_KEY is not set: /admin is open to loopback and ADMIN_ALLOWED_IPS",
+        )
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[list[str]]:
+    """The whole gateway while the context is open; the value are the URLs it listens on.
+
+    Started from the store outward and stopped the other way round: listeners close and open requests end (they need the
+    dispatcher and the store), then the dispatcher drains (it needs the sender and the store), then the store goes,
+    and last the embedded Valkey.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        url = settings.redis_url
+        if url is None:
+            server = await stack.enter_async_context(
+                EmbeddedValkey(settings.gateway_data_dir, settings.embedded_redis_port)
+            )
+            url = server.url
+            log.info("embedded_redis", cli=server.cli)
+            await warn_if_redis_elsewhere(own_port=settings.embedded_redis_port)
+        store = await stack.enter_async_context(open_store(settings, url))
+        gauges = asyncio.create_task(keep_gauges(store))
+        stack.callback(gauges.cancel)
+        guard = EgressGuard(
+            settings.outbound_allow, settings.outbound_allow_private, settings.upstream_url, _redis_address(url)
+        )
+        dispatcher: Dispatcher | None = None
+        if settings.role in {"all", "dispatcher"} and not settings.admin_only:
+            dispatcher = await _start_dispatching(stack, settings, store, guard)
+        yield await _listen(stack, settings, store, dispatcher, guard)
+
+
+def _redis_address(url: str) -> list[tuple[str, int]]:
+    """Where Redis listens: no task may call it. A Unix socket can't be called."""
+    parts = urlsplit(url)
+    return [(parts.hostname, parts.port or 6379)] if parts.hostname and parts.scheme != "unix" else []
+
+
+async def _start_dispatching(
+    stack: contextlib.AsyncExitStack, settings: Settings, store: Store, guard: EgressGuard
+) -> Dispatcher:
+    sender = await stack.enter_async_context(AiohttpSender(guard, settings.max_in_flight))
+    upkeep = await stack.enter_async_context(Upkeep(store.claims, settings.lease_seconds))
+    return await stack.enter_async_context(
+        Dispatcher(
+            store.claims,
+            sender,
+            max_in_flight=settings.max_in_flight,
+            lease_seconds=settings.lease_seconds,
+            drain_seconds=settings.drain_seconds,
+            on_due=upkeep.due,
+        )
+    )
+
+
+async def _listen(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    store: Store,
+    dispatcher: Dispatcher | None,
+    guard: EgressGuard,
+) -> list[str]:
+    listeners: list[tuple[web.Application, int]] = []
+    if not settings.admin_only:
+        listeners.append((create_app(settings, store, dispatcher, guard), settings.port))
+    if settings.admin_port is not None and settings.role != "dispatcher":
+        listeners.append((create_admin_app(settings, store, dispatcher, guard), settings.admin_port))
+    urls = []
+    for app, port in listeners:
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=REQUEST_SECONDS,
+            # A compressed body is refused, so it must not be unpacked before that.
+            auto_decompress=False,
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, settings.host, port, reuse_port=WORKER in os.environ or None)
+        await site.start()
+        for address in runner.addresses:
+            guard.add_own(str(address[0]), int(address[1]))
+        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        urls.append(f"http://{shown}:{runner.addresses[0][1]}")
+    return urls

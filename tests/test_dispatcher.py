@@ -1,0 +1,200 @@
+"""The dispatcher over a small in-memory store: cap, drain, kept outcomes, lost leases."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from gateway.dispatch.dispatcher import Dispatcher
+from gateway.errors import StoreUnavailable
+from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    tasks: list[ClaimedTask]
+    limit: int
+    more: bool
+    in_flight: int
+
+
+class Finished(msgspec.Struct, frozen=True):
+    owned: bool
+    claimed: Claimed | None
+
+
+class Memory:
+    """Claims kept in dictionaries: what waits, what is held, what ended."""
+
+    def __init__(self, waiting: dict[str, int], limit: int = 100) -> None:
+        self.limit = limit
+        self.waiting = {client: deque(make(client, n) for n in range(count)) for client, count in waiting.items()}
+        self.held: dict[str, dict[str, ClaimedTask]] = {client: {} for client in waiting}
+        self.ended: list[ClaimedTask] = []
+        self.returned: list[ClaimedTask] = []
+        self.retries: list[float | None] = []
+        self.finish_failures = 0
+        self.renewable = True
+
+    async def ready(self, limit: int) -> Sequence[str]:
+        return [client for client, tasks in self.waiting.items() if tasks][:limit]
+
+    def take(self, client: str, want: int) -> Claimed:
+        held, waiting = self.held[client], self.waiting[client]
+        tasks = []
+        while waiting and len(tasks) < want and len(held) < self.limit:
+            tasks.append(waiting.popleft())
+            held[tasks[-1].entry] = tasks[-1]
+        return Claimed(tasks, self.limit, bool(waiting), len(held))
+
+    async def claim(self, client_id: str, want: int) -> Claimed:
+        await asyncio.sleep(0)
+        return self.take(client_id, want)
+
+    async def finish(self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0) -> Finished:
+        await asyncio.sleep(0)
+        if self.finish_failures:
+            self.finish_failures -= 1
+            raise StoreUnavailable("away")
+        self.held[task.client_id].pop(task.entry)
+        self.ended.append(task)
+        self.retries.append(retry_in)
+        return Finished(True, self.take(task.client_id, want) if want else None)
+
+    async def renew(self, tasks: Sequence[ClaimedTask]) -> Sequence[ClaimedTask]:
+        if not self.renewable:
+            raise StoreUnavailable("away")
+        return []
+
+    async def hand_back(self, tasks: Sequence[ClaimedTask]) -> None:
+        self.returned += tasks
+
+    async def hand_back_unknown(self, client_id: str, known: Collection[str]) -> int:
+        return 0
+
+    async def listen(self, on_ready: Callable[[str], None], on_due: Callable[[], None]) -> None:
+        await asyncio.Event().wait()
+
+
+class Calls:
+    """A sender that counts open calls and holds them until told."""
+
+    def __init__(self, verdict: Verdict = Verdict.DELIVERED) -> None:
+        self.verdict = verdict
+        self.open: list[ClaimedTask] = []
+        self.peak = 0
+        self.cancelled = 0
+        self.go = asyncio.Event()
+
+    async def send(self, task: ClaimedTask, timeout: float) -> Outcome:
+        self.open.append(task)
+        self.peak = max(self.peak, len(self.open))
+        try:
+            await self.go.wait()
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.open.remove(task)
+        attempt = Attempt(status=500, error=None, started_at=0, duration_ms=1, body="")
+        return Outcome(verdict=self.verdict, attempt=attempt, reason="http 500")
+
+
+def make(client: str, number: int) -> ClaimedTask:
+    return ClaimedTask(
+        task_id=f"{client}-{number}",
+        client_id=client,
+        queue="default",
+        entry=f"{number}-0",
+        fence=1,
+        attempt=1,
+        failures=number % 2,
+        max_retry=1,
+        timeout=60,
+        method="POST",
+        url="http://target/",
+        headers={},
+        body=None,
+        due_at=0,
+        claimed_at=0,
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def dispatcher(claims: Memory, calls: Calls, size: int = 20, lease: float = 30, drain: float = 5) -> Dispatcher:
+    return Dispatcher(claims, calls, max_in_flight=size, lease_seconds=lease, drain_seconds=drain)
+
+
+async def test_cap_and_kept_tenth() -> None:
+    """A deep backlog fills nine tenths of the process, a newcomer starts at once, all is delivered under the cap."""
+    claims, calls = Memory({"deep": 200, "new": 0}), Calls()
+    async with dispatcher(claims, calls) as running:
+        await until(lambda: len(calls.open) == 18)
+        claims.waiting["new"].append(make("new", 0))
+        running.admitted("new")
+        await until(lambda: any(task.client_id == "new" for task in calls.open))
+        calls.go.set()
+        await until(lambda: len(claims.ended) == 201)
+    assert calls.peak <= 20
+    assert running.in_flight == 0
+
+
+async def test_lanes_take_turns() -> None:
+    """With the process full, a second client gets its calls long before the first one's backlog is worked off."""
+    claims, calls = Memory({"deep": 2000, "other": 50}), Calls()
+    calls.go.set()
+    async with dispatcher(claims, calls):
+        await until(lambda: len(claims.ended) == 2050)
+    last = max(n for n, task in enumerate(claims.ended) if task.client_id == "other")
+    assert last < 1000
+
+
+async def test_retry_and_dead() -> None:
+    """A failed attempt is scheduled while retries are left and is a dead letter after the last."""
+    claims, calls = Memory({"one": 2}), Calls(Verdict.RETRY)
+    calls.go.set()
+    async with dispatcher(claims, calls):
+        await until(lambda: len(claims.ended) == 2)
+    by_failures = {task.failures: retry for task, retry in zip(claims.ended, claims.retries, strict=True)}
+    assert by_failures[0] is not None
+    assert by_failures[1] is None
+
+
+async def test_outcome_survives_an_outage() -> None:
+    """An outcome that can't be stored is kept and stored later, without a second call."""
+    claims, calls = Memory({"one": 1}), Calls()
+    claims.finish_failures = 3
+    calls.go.set()
+    async with dispatcher(claims, calls):
+        await until(lambda: len(claims.ended) == 1)
+    assert calls.peak == 1
+    assert claims.returned == []
+
+
+async def test_lease_loss_aborts_the_call() -> None:
+    """A call whose claim can't be renewed is aborted before the lease ends, and neither finished nor handed back."""
+    claims, calls = Memory({"one": 1}), Calls()
+    claims.renewable = False
+    async with dispatcher(claims, calls, lease=0.5):
+        await until(lambda: calls.cancelled == 1)
+    assert claims.ended == []
+    assert claims.returned == []
+
+
+async def test_drain_finishes_then_hands_back() -> None:
+    """Leaving waits for calls that end in time; the rest are cancelled and handed back, and nothing new starts."""
+    claims, calls = Memory({"one": 10}, limit=3), Calls()
+    loop = asyncio.get_running_loop()
+    async with dispatcher(claims, calls, drain=0.3):
+        await until(lambda: len(calls.open) == 3)
+        before = loop.time()
+    assert loop.time() - before < 2
+    assert sorted(task.task_id for task in claims.returned) == ["one-0", "one-1", "one-2"]
+    assert len(claims.waiting["one"]) == 7
+    assert claims.ended == []

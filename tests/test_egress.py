@@ -1,0 +1,172 @@
+"""The egress rule: which addresses may be called, by text and at the dial."""
+
+import doctest
+
+import pytest
+
+from gateway.dispatch import egress
+from gateway.dispatch.egress import EgressGuard, TargetRefused
+
+
+def dials(guard: EgressGuard, address: str, port: int = 80, host: str | None = None) -> bool:
+    try:
+        guard.check_dial(address, port, host)
+    except TargetRefused as exc:
+        assert exc.reason.startswith("target not allowed: ")
+        return False
+    return True
+
+
+def test_docstring_examples_hold() -> None:
+    """The examples a reader of the module sees are what it does."""
+    result = doctest.testmod(egress)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254",
+        "169.254.1.1",
+        "100.100.100.200",
+        "168.63.129.16",
+        "fd00:ec2::254",
+        "fe80::1",
+        "fe80::1%eth0",
+        "224.0.0.1",
+        "ff02::1",
+        "0.0.0.0",
+        "0.1.2.3",
+        "::",
+        "255.255.255.255",
+        "::ffff:169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "::a9fe:a9fe",
+    ],
+)
+def test_always_refused(address: str) -> None:
+    """Metadata, link-local, multicast, unspecified and broadcast stay closed whatever OUTBOUND_ALLOW says."""
+    guard = EgressGuard(["0.0.0.0/0", "::/0", "metadata.internal"], True)
+    assert not dials(guard, address, host="metadata.internal")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.1",
+        "127.0.0.1.",
+        "2130706433",
+        "017700000001",
+        "0x7f.1",
+        "0x7f000001",
+        "0177.0.0.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "１２７.0.0.1",
+        "127。0。0。1",
+        "user:pw@127.0.0.1",
+    ],
+)
+def test_loopback_in_any_notation(host: str) -> None:
+    """However a loopback address is written, the URL is refused at enqueue and the message names the
+    setting."""
+    told = EgressGuard().check_literal(f"http://{host}:9000/x")
+    assert told is not None
+    assert "OUTBOUND_ALLOW" in told
+    assert "loopback" in told
+
+
+@pytest.mark.parametrize(
+    ("entry", "allowed", "refused"),
+    [
+        ("127.0.0.1:9000", [("127.0.0.1", 9000)], [("127.0.0.1", 9001), ("127.0.0.2", 9000), ("::1", 9000)]),
+        ("127.0.0.1", [("127.0.0.1", 1), ("127.0.0.1", 9001)], [("127.0.0.2", 1)]),
+        ("127.0.0.0/8", [("127.9.9.9", 1)], [("::1", 1)]),
+        ("127.0.0.0/8:70", [("127.9.9.9", 70)], [("127.9.9.9", 71)]),
+        ("[::1]:9000", [("::1", 9000)], [("::1", 9001), ("127.0.0.1", 9000)]),
+        ("::1", [("::1", 5)], [("127.0.0.1", 5)]),
+        ("127.0.0.1:9000", [("::ffff:127.0.0.1", 9000)], [("::ffff:127.0.0.1", 1)]),
+    ],
+)
+def test_allow_entries(
+    entry: str, allowed: list[tuple[str, int]], refused: list[tuple[str, int]]
+) -> None:
+    """An entry of OUTBOUND_ALLOW opens exactly what it names."""
+    guard = EgressGuard([entry])
+    assert all(dials(guard, *target) for target in allowed)
+    assert not any(dials(guard, *target) for target in refused)
+
+
+def test_name_entry_holds_for_the_urls_name() -> None:
+    """`localhost:9000` opens loopback for URLs that say localhost, not for another name that resolves
+    there."""
+    guard = EgressGuard(["localhost:9000"])
+    assert dials(guard, "127.0.0.1", 9000, "localhost")
+    assert dials(guard, "::1", 9000, "LocalHost.")
+    assert not dials(guard, "127.0.0.1", 9001, "localhost")
+    assert not dials(guard, "127.0.0.1", 9000, "evil.example")
+    assert not dials(guard, "127.0.0.1", 9000, "127.0.0.1")
+
+
+def test_own_listeners_are_never_dialled() -> None:
+    """The gateway's listeners and its Redis stay closed, though OUTBOUND_ALLOW and UPSTREAM_URL name them."""
+    guard = EgressGuard(
+        ["127.0.0.0/8", "localhost"],
+        True,
+        "http://127.0.0.1:8080",
+        [("127.0.0.1", 8080), ("0.0.0.0", 8081), ("redis.internal", 6379), ("localhost", 7000)],
+    )
+    assert not dials(guard, "127.0.0.1", 8080)
+    assert dials(guard, "127.0.0.1", 8082)
+    assert not dials(guard, "127.0.0.1", 8081), "a wildcard listener answers on every local address"
+    assert not dials(guard, "10.1.2.3", 6379, "redis.internal")
+    assert not dials(guard, "127.0.0.1", 7000)
+    assert dials(guard, "192.0.2.1", 8081)
+    assert not dials(guard, "10.1.2.3", 6379, "other.name")
+    assert guard.check_literal("http://127.0.0.1:8081/") is not None
+
+
+def test_upstream_origin_is_allowed() -> None:
+    """UPSTREAM_URL's origin may be called though it is loopback; its other ports may not."""
+    guard = EgressGuard([], True, "http://127.0.0.1:9000/base")
+    assert guard.check_literal("http://127.0.0.1:9000/x") is None
+    assert dials(guard, "127.0.0.1", 9000)
+    assert guard.check_literal("http://127.0.0.1:9001/x") is not None
+    named = EgressGuard([], False, "http://service:9000")
+    assert dials(named, "127.0.0.1", 9000, "service")
+    assert not dials(named, "127.0.0.1", 9000, "other")
+
+
+def test_private_networks_are_a_setting() -> None:
+    """Private networks are open by default; OUTBOUND_ALLOW_PRIVATE=false closes them and the message says
+    so."""
+    private = ["10.0.0.1", "172.16.0.1", "192.168.1.1", "fd12::1", "100.64.0.1", "::ffff:10.0.0.1"]
+    assert all(dials(EgressGuard(), address) for address in private)
+    closed = EgressGuard(["10.9.0.0/16"], False)
+    assert not any(dials(closed, address) for address in private)
+    assert dials(closed, "10.9.1.1")
+    assert dials(closed, "93.184.216.34")
+    told = closed.check_literal("https://192.168.1.1/")
+    assert told is not None
+    assert "OUTBOUND_ALLOW_PRIVATE" in told
+
+
+def test_names_are_judged_at_the_dial() -> None:
+    """A name passes at enqueue, whatever it resolves to; what it dials is what counts."""
+    guard = EgressGuard()
+    assert guard.check_literal("http://rebound.example/") is None
+    assert not dials(guard, "127.0.0.1", 80, "rebound.example")
+    assert dials(guard, "93.184.216.34", 80, "rebound.example")
+
+
+@pytest.mark.parametrize("entry", ["", "127.0.0.1:0", "127.0.0.1:99999", "a b", "http://x", "[::1]:x",
+"1.2.3"]) def test_malformed_entry_names_the_setting(entry: str) -> None:
+    """A malformed entry stops the start with the setting's name and what would be right."""
+    with pytest.raises(ValueError, match="OUTBOUND_ALLOW"):
+        EgressGuard([entry])

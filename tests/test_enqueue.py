@@ -1,0 +1,212 @@
+"""`POST /v1/enqueue` through the whole chain against a real Valkey: statuses, bodies, headers, precedence."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from conftest import GatewayFactory, Target
+
+TASK = {"url": "http://example.com/"}
+
+
+async def test_201_and_what_it_says(gateway: GatewayFactory, target: Target, a_client: str) -> None:
+    """An accepted task is answered with its policy and the window, and reaches its target."""
+    gw = await gateway()
+    task = {"url": target.url + "/x", "headers": {"X-A": "b"}, "body": {"a": 1}}
+    status, body, headers = await gw.enqueue({"client_id": a_client, "task": task})
+    assert status == 201
+    task_id = body.pop("task_id")
+    assert body == {
+        "status": "enqueued",
+        "queue": "default",
+        "client_id": a_client,
+        "rate_limit": {"max_concurrent": 3, "requests_per_min": 50},
+    }
+    assert headers["RateLimit-Policy"] == '"client";q=50;w=60'
+    assert headers["RateLimit"].startswith('"client";r=49;t=')
+    assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]) == ("50", "49")
+    assert 0 < int(headers["X-RateLimit-Reset"]) - time.time() <= 63
+    assert headers["Content-Type"] == "application/json"
+    [call] = await target.received(1)
+    assert (call["method"], call["path"], call["body"]) == ("POST", "/x", b'{"a": 1}')
+    assert call["headers"]["Content-Type"] == "application/json"
+    assert (call["headers"]["X-Task-ID"], call["headers"]["X-Client-ID"]) == (task_id, a_client)
+    assert (call["headers"]["X-A"], call["headers"]["X-Attempt"]) == ("b", "1")
+
+
+@pytest.mark.parametrize(
+    ("raw", "headers", "status", "error"),
+    [
+        (b"{", {}, 400, "Invalid body"),
+        (b"{}", {}, 401, "Client validation failed: client_id is required"),
+        (b"[]", {}, 401, "Client validation failed: client_id is required"),
+        (b"[]", {"X-Client-ID": "abc"}, 400, "Invalid body"),
+        (b'{"client_id": ""}', {}, 401, "Client validation failed: client_id is required"),
+        (b'{"client_id": null}', {}, 401, "Client validation failed: client_id is required"),
+        (b'{"client_id": 5}', {}, 401, "Client validation failed: invalid client_id format"),
+        (b'{"client_id": "ab"}', {}, 401, "Client validation failed: invalid client_id format"),
+        (b'{"client_id": "abc\\n"}', {}, 401, "Client validation failed: invalid client_id format"),
+        (b'{"client_id": "abc"}', {}, 400, "Invalid body"),
+        (b'{"client_id": "abc"}', {"X-Client-ID": "abd"}, 400, "Invalid body"),
+        (b"{}", {"Content-Type": "text/plain"}, 415, "Unsupported media type"),
+        (b"{}", {"Content-Encoding": "gzip"}, 415, "Unsupported media type"),
+        (b"x" * 2000, {}, 413, "Body too large"),
+    ],
+)
+async def test_refusals_in_their_order(
+    gateway: GatewayFactory, raw: bytes, headers: dict[str, str], status: int, error: str
+) -> None:
+    """What comes first in the precedence is what is answered, as JSON with a request id; nobody is created."""
+    gw = await gateway(dispatch=False, max_body_bytes="1000")
+    sent = {"Content-Type": "application/json", "X-Request-ID": "my.id-1", **headers}
+    got, body, answered = await gw.call("POST", "/v1/enqueue", data=raw, headers=sent)
+    assert (got, body["error"]) == (status, error)
+    assert body["message"]
+    assert answered["X-Request-ID"] == "my.id-1"
+    assert (await gw.admin("GET", "/admin/clients"))[1]["count"] == 0
+
+
+async def test_a_chunked_body_is_counted_while_it_comes(gateway: GatewayFactory) -> None:
+    """A body without a length is 413 once it is over the limit."""
+    gw = await gateway(dispatch=False, max_body_bytes="1000")
+
+    async def chunks() -> Any:
+        for _ in range(20):
+            yield b"x" * 100
+
+    status, body, _ = await gw.call("POST", "/v1/enqueue", data=chunks(), headers={"Content-Type": "application/json"})
+    assert (status, body["error"]) == (413, "Body too large")
+
+
+async def test_a_body_that_stalls_is_408(gateway: GatewayFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A declared body that never comes is answered and the connection closed."""
+    monkeypatch.setattr("gateway.middleware.reading.BODY_DEADLINE", 0.1)
+    gw = await gateway(dispatch=False)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gw.url.rpartition(":")[2]))
+    writer.write(b"POST /v1/enqueue HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in head.lower()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_404_and_405_are_json(gateway: GatewayFactory) -> None:
+    """An unknown path and a wrong method, the latter with Allow."""
+    gw = await gateway(dispatch=False)
+    status, body, headers = await gw.call("GET", "/nope")
+    assert (status, body["error"]) == (404, "Not found")
+    assert headers["X-Request-ID"]
+    status, body, headers = await gw.call("GET", "/v1/enqueue")
+    assert (status, body["error"], headers["Allow"]) == (405, "Method not allowed", "POST")
+
+
+async def test_the_client_comes_before_the_schema(gateway: GatewayFactory, a_client: str) -> None:
+    """Disabled and unknown clients are 401, even where the body is wrong too."""
+    gw = await gateway(dispatch=False, auto_create_clients="false")
+    wrong = {"client_id": a_client, "task": 5}
+    status, body, _ = await gw.enqueue(wrong)
+    assert (status, body["error"]) == (401, "Client validation failed: unknown client")
+    await gw.admin("POST", "/admin/clients/set", json={"client_id": a_client, "enabled": False})
+    status, body, _ = await gw.enqueue(wrong)
+    assert (status, body["error"]) == (401, "Client validation failed: client is disabled")
+
+
+async def test_the_header_alone_names_the_client(gateway: GatewayFactory, a_client: str) -> None:
+    """X-Client-ID instead of client_id."""
+    gw = await gateway(dispatch=False)
+    status, body, _ = await gw.enqueue({"task": TASK}, headers={"X-Client-ID": a_client})
+    assert (status, body["client_id"]) == (201, a_client)
+
+
+async def test_requests_without_an_id_go_to_the_legacy_client(gateway: GatewayFactory) -> None:
+    """With LEGACY_CLIENT_ID they are booked to it, with a warning each."""
+    gw = await gateway(dispatch=False, legacy_client_id="old-callers")
+    with capture_logs() as logs:
+        status, body, _ = await gw.enqueue({"task": TASK})
+        assert (await gw.enqueue({"task": TASK}))[0] == 201
+    assert (status, body["client_id"]) == (201, "old-callers")
+    assert [entry["event"] for entry in logs].count("legacy_client_used") == 2
+    assert [entry["event"] for entry in logs].count("client_created") == 1
+
+
+async def test_duplicate_and_conflict(gateway: GatewayFactory, a_client: str) -> None:
+    """The same key answers the first task and consumes nothing; with another task it is 409."""
+    gw = await gateway(dispatch=False)
+    body = {"client_id": a_client, "idempotency_key": "k", "task": TASK}
+    _, first, _ = await gw.enqueue(body)
+    status, again, headers = await gw.enqueue({**body, "delay": 5})
+    assert (status, again["status"], again["task_id"]) == (200, "duplicate", first["task_id"])
+    assert headers["X-RateLimit-Remaining"] == "49"
+    status, other, _ = await gw.enqueue({**body, "queue": "other"})
+    assert (status, other["error"]) == (409, "Conflict")
+    key = {"Idempotency-Key": "k"}
+    status, again, _ = await gw.enqueue({"client_id": a_client, "task": TASK}, headers=key)
+    assert (status, again["task_id"]) == (200, first["task_id"])
+
+
+async def test_the_window_is_full(gateway: GatewayFactory, a_client: str) -> None:
+    """429 says what was exceeded and when to come again, and logs it."""
+    gw = await gateway(dispatch=False)
+    await gw.admin("POST", "/admin/clients/set", json={"client_id": a_client, "tier": "free"})
+    body = {"client_id": a_client, "task": TASK}
+    for _ in range(10):
+        assert (await gw.enqueue(body))[0] == 201
+    with capture_logs() as logs:
+        status, refused, headers = await gw.enqueue(body)
+    assert (status, refused) == (
+        429,
+        {
+            "error": "Rate limit exceeded",
+            "message": "exceeded 10 requests per minute (current: 11)",
+            "client_id": a_client,
+            "requests_per_min": 10,
+        },
+    )
+    assert 1 <= int(headers["Retry-After"]) <= 61
+    assert headers["RateLimit"].startswith('"client";r=0;t=')
+    [entry] = [entry for entry in logs if entry["event"] == "rate_limited"]
+    assert (entry["tier"], entry["requests_per_min"], entry["current"]) == ("free", 10, 11)
+
+
+async def test_the_queue_is_full(gateway: GatewayFactory, a_client: str) -> None:
+    """Past MAX_QUEUED_PER_CLIENT 429 `Queue full`; past MAX_QUEUES_PER_CLIENT 400."""
+    gw = await gateway(dispatch=False, max_queued_per_client="2", max_queues_per_client="1")
+    body = {"client_id": a_client, "task": TASK}
+    assert (await gw.enqueue(body))[0] == 201
+    status, refused, _ = await gw.enqueue({**body, "queue": "second"})
+    assert (status, refused["error"]) == (400, "Invalid body")
+    assert (await gw.enqueue(body))[0] == 201
+    status, refused, headers = await gw.enqueue(body)
+    assert (status, refused["error"]) == (429, "Queue full")
+    assert int(headers["Retry-After"]) >= 1
+
+
+async def test_redis_away_is_503(gateway: GatewayFactory, a_client: str) -> None:
+    """Without Redis: 503 with Retry-After, /livez and /metrics 200, refusals that need no Redis as ever."""
+    gw = await gateway(dispatch=False, redis_url="unix:///nonexistent/valkey.sock")
+    started = time.monotonic()
+    status, body, headers = await gw.enqueue({"client_id": a_client, "task": TASK})
+    assert time.monotonic() - started < 2
+    assert (status, body["error"]) == (503, "Service unavailable")
+    assert int(headers["Retry-After"]) >= 1
+    assert "nonexistent" not in json.dumps(body)
+    assert (await gw.call("GET", "/readyz"))[0] == 503
+    assert (await gw.call("GET", "/health"))[0] == 503
+    assert (await gw.call("GET", "/livez"))[0] == 200
+    async with gw.client.get("/metrics") as metrics:
+        assert metrics.status == 200
+    assert (await gw.enqueue({}))[0] == 401
+
+
+async def test_probes(gateway: GatewayFactory) -> None:
+    """With Redis all probes are ok."""
+    gw = await gateway(dispatch=False)
+    for path in ("/health", "/readyz", "/livez"):
+        status, body, _ = await gw.call("GET", path)
+        assert (status, body["status"]) == (200, "ok")
