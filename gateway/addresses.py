@@ -9,9 +9,7 @@ from gateway.parsing import entries
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_HOST_NAME = re.compile(
-    r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.IGNORECASE
-)
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.IGNORECASE)
 # Options of redis-py that a URL may carry; others would only fail once the first connection is made.
 _REDIS_OPTIONS = ("db", "username", "password", "client_name", "protocol")
 
@@ -51,11 +49,7 @@ def upstream(text: str) -> str:
     """An absolute http(s) URL: an origin and perhaps a base path; its trailing slash is dropped."""
     allowed = "an absolute http:// or https:// URL without user, query and fragment (http://127.0.0.1:9000)"
     url = _split(text, allowed)
-    known = (
-        url.scheme in {"http", "https"}
-        and url.hostname
-        and (_is_address(url.hostname) or _is_name(url.hostname))
-    )
+    known = url.scheme in {"http", "https"} and url.hostname and (_is_address(url.hostname) or _is_name(url.hostname))
     if not known or "@" in url.netloc or set(text) & set("?#\\") or not re.fullmatch(r"[\x21-\x7e]+", text):
         raise ValueError(allowed)
     return text.rstrip("/")
@@ -142,9 +136,7 @@ def _outbound_entry(entry: str) -> str:
     except ValueError:
         known = False
     if not known or (port is None and re.search(r"[^:]:[0-9]+$", entry) and entry.count(":") == 1):
-        allowed = (
-            "addresses, networks or names, each with :port or without (127.0.0.1:9000,[::1]:9000,localhost)"
-        )
+        allowed = "addresses, networks or names, each with :port or without (127.0.0.1:9000,[::1]:9000,localhost)"
         msg = f"{allowed}; {mask(entry)!r} is none of them"
         raise ValueError(msg)
     if port is None:

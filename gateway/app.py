@@ -143,8 +143,13 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
         gauges = asyncio.create_task(keep_gauges(store))
         stack.callback(gauges.cancel)
         guard = EgressGuard(
-            settings.outbound_allow, settings.outbound_allow_private, settings.upstream_url, _redis_address(url)
+            settings.outbound_allow,
+            settings.outbound_allow_private,
+            settings.upstream_url,
+            _redis_address(url),
         )
+        if settings.redis_url is None and settings.embedded_redis_port is not None:
+            guard.add_own("localhost", settings.embedded_redis_port)
         dispatcher: Dispatcher | None = None
         if settings.role in {"all", "dispatcher"} and not settings.admin_only:
             dispatcher = await _start_dispatching(stack, settings, store, guard)

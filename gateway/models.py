@@ -43,8 +43,8 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One accepted-to-be task: what `store.tasks.admit` stores.
 
-    ``delay`` and ``run_at`` (Unix ms, 0: none) exclude each other. ``bound`` is the override's ``max_concurrent``, 0 where
-    the client's limit holds. ``headers`` are what the caller gave; what the gateway adds is added by the sender.
+    ``delay`` and ``run_at`` (Unix ms, 0: none) exclude each other. ``bound`` is the override's ``max_concurrent``, 0
+    where the client's limit holds. ``headers`` are what the caller gave; what the gateway adds is added by the sender.
     ``fingerprint`` identifies queue, url, method, headers and body for the idempotency check.
     """
 
@@ -66,7 +66,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """A client's window as a script saw it: ``used`` of it, and ``reset`` seconds until something of it frees (0: unused).
+    """A client's window as a script saw it: ``used`` of it, ``reset`` seconds until something of it frees (0: unused).
     ``now`` is Redis's clock in Unix seconds."""
 
     used: int
@@ -139,7 +139,7 @@ class State(enum.StrEnum):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """How one attempt went: ``status`` of the answer or ``error`` where there was none; ``body`` is the first 4 KiB as text.
+    """How one attempt went: ``status`` of the answer, or ``error`` where there was none; ``body`` is its first 4 KiB.
     ``started_at`` is Unix milliseconds."""
 
     status: int | None
@@ -160,8 +160,8 @@ class Verdict(enum.StrEnum):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a sender returns for one attempt.
 
-    ``reason`` is a short stable text for a dead letter ("http 404", "connection refused", "timeout", "target not allowed: …");
-    ``retry_after`` the seconds the target asked for, if it did.
+    ``reason`` is a short stable text for a dead letter ("http 404", "connection refused", "timeout", "target not
+    allowed: …"); ``retry_after`` the seconds the target asked for, if it did.
     """
 
     verdict: Verdict
@@ -173,9 +173,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task this process has claimed and must finish or hand back.
 
-    ``entry`` and ``fence`` identify the claim (stream entry id, delivery count). ``attempt`` is 1 for the first call and counts
-    calls that died with their dispatcher; ``failures`` counts attempts that had an outcome (what ``max_retry`` bounds).
-    ``due_at`` is when it became due, Unix ms by Redis's clock; ``claimed_at`` likewise when it was claimed.
+    ``entry`` and ``fence`` identify the claim (stream entry id, delivery count). ``attempt`` is 1 for the first call
+    and counts calls that died with their dispatcher; ``failures`` counts attempts that had an outcome (what
+    ``max_retry`` bounds). ``due_at`` is when it became due, Unix ms by Redis's clock, ``claimed_at`` when it was
+    claimed.
     """
 
     task_id: str

@@ -137,17 +137,11 @@ def key_prefix(text: str) -> str:
 
 def queue_weights(text: str) -> dict[str, int]:
     """`critical=6,default=3,low=1`: a positive whole number for each queue."""
-    allowed = (
-        f"queue=weight pairs, comma separated, weights from 1 to {_WEIGHT_LIMIT} (critical=6,default=3,low=1)"
-    )
+    allowed = f"queue=weight pairs, comma separated, weights from 1 to {_WEIGHT_LIMIT} (critical=6,default=3,low=1)"
     weights: dict[str, int] = {}
     for entry in entries(text):
         name, _, weight = (part.strip() for part in entry.partition("="))
-        if (
-            name in weights
-            or not re.fullmatch(QUEUE_PATTERN, name)
-            or not re.fullmatch(r"[0-9]{1,4}", weight)
-        ):
+        if name in weights or not re.fullmatch(QUEUE_PATTERN, name) or not re.fullmatch(r"[0-9]{1,4}", weight):
             raise ValueError(allowed)
         weights[name] = int(weight)
         if not 1 <= weights[name] <= _WEIGHT_LIMIT:

@@ -57,9 +57,7 @@ _a_decade = 3650 * DAY
 SETTINGS: tuple[Setting, ...] = (
     Setting("HOST", "127.0.0.1", addresses.host, "address of the public listener"),
     Setting("PORT", "8080", _port, "port of the public listener (0: any free one)"),
-    Setting(
-        "REDIS_URL", None, addresses.redis_url, "redis://, rediss:// or unix://; unset: an embedded Valkey"
-    ),
+    Setting("REDIS_URL", None, addresses.redis_url, "redis://, rediss:// or unix://; unset: an embedded Valkey"),
     Setting("REDIS_ADDR", None, addresses.redis_addr, "host:port, instead of REDIS_URL"),
     Setting("REDIS_PASSWORD", None, parsing.password, "password for REDIS_ADDR", secret=True),
     Setting("REDIS_POOL_SIZE", "100", parsing.whole(1, 100_000), "connections to Redis"),
@@ -82,54 +80,36 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("OUTBOUND_ALLOW_PRIVATE", "true", parsing.boolean, "private networks may be called"),
     Setting("WINDOW_ALGORITHM", "sliding", parsing.choice("sliding", "fixed"), "sliding or fixed"),
     Setting("MAX_OVERRIDE_CONCURRENT", "100", _at_least_one, "ceiling of an override's max_concurrent"),
-    Setting(
-        "MAX_OVERRIDE_REQUESTS_PER_MIN", "10000", _at_least_one, "ceiling of an override's requests_per_min"
-    ),
+    Setting("MAX_OVERRIDE_REQUESTS_PER_MIN", "10000", _at_least_one, "ceiling of an override's requests_per_min"),
     Setting("AUTO_CREATE_CLIENTS", "true", parsing.boolean, "create unknown clients on first use"),
     Setting("LEGACY_CLIENT_ID", None, parsing.client_id, "client that requests without an id are booked to"),
     Setting("TIERS_FILE", "", parsing.tiers_file, "TOML or JSON file of tiers, on top of the shipped ones"),
-    Setting(
-        "QUEUE_WEIGHTS", "critical=6,default=3,low=1", parsing.queue_weights, "shares of a client's queues"
-    ),
+    Setting("QUEUE_WEIGHTS", "critical=6,default=3,low=1", parsing.queue_weights, "shares of a client's queues"),
     Setting("MAX_IN_FLIGHT", "1000", _at_least_one, "open calls of one process"),
     Setting("MAX_QUEUED_PER_CLIENT", "100000", _at_least_one, "tasks of a client that may wait"),
-    Setting(
-        "MAX_QUEUED_BYTES_PER_CLIENT", "256MiB", parsing.size(1, 2**50), "bytes of a client that may wait"
-    ),
+    Setting("MAX_QUEUED_BYTES_PER_CLIENT", "256MiB", parsing.size(1, 2**50), "bytes of a client that may wait"),
     Setting("MAX_QUEUES_PER_CLIENT", "32", parsing.whole(1, 1024), "queues of a client"),
     Setting("MAX_CLIENTS", "1000000", _at_least_one, "clients in all"),
     Setting("MAX_RESULTS_PER_CLIENT", "1000", _at_least_one, "results kept of a client"),
     Setting("MAX_DEAD_PER_CLIENT", "10000", _at_least_one, "dead letters kept of a client"),
     Setting("DEAD_TTL", "7d", parsing.whole_seconds(1, _a_decade), "how long dead letters are kept"),
-    Setting(
-        "IDEMPOTENCY_TTL", "24h", parsing.whole_seconds(1, _a_decade), "how long idempotency keys are kept"
-    ),
+    Setting("IDEMPOTENCY_TTL", "24h", parsing.whole_seconds(1, _a_decade), "how long idempotency keys are kept"),
     Setting("KEY_PREFIX", "", parsing.key_prefix, "prefix of all keys, for a Redis that others use too"),
     Setting("MAX_BODY_BYTES", "1MiB", parsing.size(1, 2**30), "largest body of a request"),
     Setting("MAX_BATCH_BYTES", "8MiB", parsing.size(1, 2**30), "largest body of a batch"),
-    Setting(
-        "MAX_DELAY_SECONDS", "30d", parsing.duration(0, _a_decade), "how far ahead a task may be scheduled"
-    ),
-    Setting(
-        "LEASE_SECONDS", "30", parsing.duration(0.5, DAY), "how long a dead process's calls keep their slots"
-    ),
+    Setting("MAX_DELAY_SECONDS", "30d", parsing.duration(0, _a_decade), "how far ahead a task may be scheduled"),
+    Setting("LEASE_SECONDS", "30", parsing.duration(0.5, DAY), "how long a dead process's calls keep their slots"),
     Setting("DRAIN_SECONDS", "20", parsing.duration(0, DAY), "how long open calls may take at a stop"),
     Setting("RESULT_TTL", "3600", parsing.whole_seconds(1, _a_decade), "how long results are kept"),
-    Setting(
-        "METRICS_MAX_CLIENTS", "1000", parsing.whole(0, 1_000_000), "clients with a metric label of their own"
-    ),
-    Setting(
-        "MAX_DELIVERIES", "3", parsing.whole(1, 1000), "starts without an outcome before a task is buried"
-    ),
+    Setting("METRICS_MAX_CLIENTS", "1000", parsing.whole(0, 1_000_000), "clients with a metric label of their own"),
+    Setting("MAX_DELIVERIES", "3", parsing.whole(1, 1000), "starts without an outcome before a task is buried"),
     Setting(
         "LOG_LEVEL",
         "info",
         parsing.choice("debug", "info", "warning", "error", "critical", warn="warning"),
         "debug, info, warning, error or critical",
     ),
-    Setting(
-        "LOG_FORMAT", None, parsing.choice("json", "console"), "json, or console (the default in a terminal)"
-    ),
+    Setting("LOG_FORMAT", None, parsing.choice("json", "console"), "json, or console (the default in a terminal)"),
     Setting(
         "ROLE",
         "all",
@@ -262,19 +242,13 @@ def _conflicts(values: Mapping[str, Any]) -> list[str]:
     url, addr, cluster = values["redis_url"], values["redis_addr"], values["redis_cluster"]
     mistakes = []
     if url and addr:
-        mistakes.append(
-            f"REDIS_URL and REDIS_ADDR: both are given ({mask(url)!r}, {addr!r}); allowed: one of them"
-        )
+        mistakes.append(f"REDIS_URL and REDIS_ADDR: both are given ({mask(url)!r}, {addr!r}); allowed: one of them")
     if values["redis_password"] and not addr:
-        mistakes.append(
-            "REDIS_PASSWORD: (hidden) has no REDIS_ADDR; allowed: with REDIS_ADDR, or inside REDIS_URL"
-        )
+        mistakes.append("REDIS_PASSWORD: (hidden) has no REDIS_ADDR; allowed: with REDIS_ADDR, or inside REDIS_URL")
     if cluster and not (url or addr):
         mistakes.append("REDIS_CLUSTER: 'true' needs a node; allowed: together with REDIS_URL or REDIS_ADDR")
     if cluster and url and (url.startswith("unix") or urlsplit(url).path not in {"", "/", "/0"}):
-        mistakes.append(
-            f"REDIS_URL: {mask(url)!r} is no Cluster node; allowed: redis://host:port without a database"
-        )
+        mistakes.append(f"REDIS_URL: {mask(url)!r} is no Cluster node; allowed: redis://host:port without a database")
     port = values["port"]
     if port and port == values["admin_port"] and not values["admin_only"]:
         mistakes.append(f"ADMIN_PORT: '{port}' is PORT too; allowed: another port")

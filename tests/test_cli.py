@@ -80,9 +80,7 @@ class Imitation:
             more = {"next_cursor": "abc"} if len(page) < len(found) else {}
             return web.json_response({"clients": page, "count": len(found), **more})
         if name not in self.clients:
-            return web.json_response(
-                {"error": "Client not found", "message": f"no client {name}"}, status=404
-            )
+            return web.json_response({"error": "Client not found", "message": f"no client {name}"}, status=404)
         return web.json_response(self.clients[name])
 
     def _set(self, body: dict[str, Any]) -> web.Response:
@@ -216,9 +214,7 @@ async def test_failed_calls(admin: Imitation) -> None:
     ran = await run("clients", "list", env=admin.env | {"GATEWAY_URL": "http://127.0.0.1:1"})
     assert ran.code == 1
     assert "set GATEWAY_URL" in ran.err
-    ran = await run(
-        "clients", "list", env=admin.env | {"GATEWAY_URL": admin.env["GATEWAY_URL"] + "elsewhere"}
-    )
+    ran = await run("clients", "list", env=admin.env | {"GATEWAY_URL": admin.env["GATEWAY_URL"] + "elsewhere"})
     assert ran.code == 1
     assert "set GATEWAY_URL" in ran.err
     ran = await run("clients", "list", env=admin.env | {"GATEWAY_URL": "127.0.0.1:8080"})

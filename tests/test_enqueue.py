@@ -6,9 +6,8 @@ import time
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
-
 from conftest import GatewayFactory, Target
+from structlog.testing import capture_logs
 
 TASK = {"url": "http://example.com/"}
 

@@ -56,7 +56,7 @@ KEY = {"X-Admin-Key": "secret"}
         ("8.8.8.8", {**KEY, "X-Forwarded-For": "1.1.1.1"}, {"admin_api_key": "secret"}, "in"),
         ("127.0.0.1", {}, {"admin_api_key": "secret"}, "Unauthorized"),
         ("127.0.0.1", {"X-Admin-Key": "secreT"}, {"admin_api_key": "secret"}, "Unauthorized"),
-        ("127.0.0.1", {"X-Admin-Key": "s\udcffcret"}, {"admin_api_key": "secret"}, "Unauthorized"),
+        ("127.0.0.1", {"X-Admin-Key": "s\xe9cret"}, {"admin_api_key": "secret"}, "Unauthorized"),
         # a key and a list: the key is judged first, and the list holds for loopback too
         ("10.1.2.3", KEY, {"admin_api_key": "secret", "admin_allowed_ips": "10.0.0.0/8"}, "in"),
         ("::ffff:10.1.2.3", KEY, {"admin_api_key": "secret", "admin_allowed_ips": "10.0.0.0/8"}, "in"),

@@ -267,9 +267,7 @@ def test_contradictions(env: dict[str, str], flags: dict[str, str], named: str) 
 
 def test_unknown_flag_is_told_what_to_type() -> None:
     """A flag that is no setting is a mistake that names the nearest one."""
-    assert mistakes({}, {"max-inflight": "3"}) == (
-        "--max-inflight: no such setting; did you mean --max-in-flight?",
-    )
+    assert mistakes({}, {"max-inflight": "3"}) == ("--max-inflight: no such setting; did you mean --max-in-flight?",)
 
 
 def test_misspelt_variables_are_warned_of() -> None:

@@ -39,7 +39,7 @@ async def batch(request: web.Request) -> web.StreamResponse:
 
 
 async def _admit(request: web.Request, client: Client, planned: Sequence[Planned]) -> list[Judged]:
-    """What the store says to each. Raises where it took and refused none at all: then the whole is a 503."""
+    """What the store says to each, in order."""
     dispatcher = request.app[AppKeys.DISPATCHER]
     specs = [plan.spec for plan in planned]
     judged = await request.app[AppKeys.STORE].tasks.admit_many(

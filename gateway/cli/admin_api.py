@@ -52,9 +52,7 @@ class AdminApi:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def call(
-        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None
-    ) -> Answer:
+    def call(self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None) -> Answer:
         """One call; raises `CallFailed` for everything but a 2xx."""
         target = self._path + path + ("?" + urlencode(query) if query else "")
         headers = {"Accept": "application/json", **self._headers}
@@ -76,9 +74,7 @@ class AdminApi:
         try:
             data = json.loads(text) if text.strip() else None
         except ValueError:
-            msg = (
-                f"{self._url} is no gateway (status {status}, not JSON); set GATEWAY_URL to where one listens"
-            )
+            msg = f"{self._url} is no gateway (status {status}, not JSON); set GATEWAY_URL to where one listens"
             raise CallFailed(msg) from None
         if not 200 <= status < 300:
             raise CallFailed(self._refusal(status, data), answer=text, status=status)
@@ -98,9 +94,7 @@ class AdminApi:
                 raise
             return self._once(method, target, payload, headers)
 
-    def _once(
-        self, method: str, target: str, payload: bytes | None, headers: Mapping[str, str]
-    ) -> tuple[int, bytes]:
+    def _once(self, method: str, target: str, payload: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
         self._connection.request(method, target, body=payload, headers=dict(headers))
         response = self._connection.getresponse()
         return response.status, response.read()

@@ -75,9 +75,7 @@ def _embedded(settings: Settings) -> Finding:
     folder = settings.gateway_data_dir
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        advice = (
-            f"GATEWAY_DATA_DIR ({folder}) can't be written; set it to a folder that can, or set REDIS_URL"
-        )
+        advice = f"GATEWAY_DATA_DIR ({folder}) can't be written; set it to a folder that can, or set REDIS_URL"
         return Finding("redis", "wrong", f"no REDIS_URL: {advice}")
     return Finding("redis", "ok", f"no REDIS_URL: would start an embedded Valkey ({binary}) in {folder}")
 
@@ -117,9 +115,7 @@ def _version(info: dict[str, Any]) -> Finding:
 def _policy(info: dict[str, Any]) -> Finding:
     policy = info.get("maxmemory_policy", "unknown")
     if policy != "noeviction":
-        advice = (
-            "with full memory tasks would be lost; type: redis-cli CONFIG SET maxmemory-policy noeviction"
-        )
+        advice = "with full memory tasks would be lost; type: redis-cli CONFIG SET maxmemory-policy noeviction"
         return Finding("maxmemory-policy", "wrong", f"{policy}: {advice}")
     return Finding("maxmemory-policy", "ok", "noeviction")
 

@@ -13,9 +13,7 @@ from gateway.cli.admin_api import AdminApi
 from gateway.cli.importing import Entry, read
 from gateway.cli.output import FAILED, CallFailed, Json, Misused, complain, reported, table
 
-app = typer.Typer(
-    help="Show and change the clients of a running gateway.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Show and change the clients of a running gateway.", no_args_is_help=True, rich_markup_mode=None)
 
 ClientId = Annotated[str, typer.Argument(metavar="ID", help="client id")]
 Enabled = Annotated[bool | None, typer.Option("--enabled/--disabled", show_default=False)]
@@ -72,12 +70,8 @@ def set_client(
     max_concurrent: Annotated[int | None, typer.Option(help="its own limit: calls in flight")] = None,
     requests_per_min: Annotated[int | None, typer.Option(help="its own limit: requests a minute")] = None,
     enabled: Enabled = None,
-    queues: Annotated[
-        str | None, typer.Option(metavar="a,b", help="the queues it may use; empty: all")
-    ] = None,
-    tier_limits: Annotated[
-        bool, typer.Option("--tier-limits", help="drop its own limits, go by the tier's")
-    ] = False,
+    queues: Annotated[str | None, typer.Option(metavar="a,b", help="the queues it may use; empty: all")] = None,
+    tier_limits: Annotated[bool, typer.Option("--tier-limits", help="drop its own limits, go by the tier's")] = False,
     as_json: Json = False,
 ) -> None:
     """Create a client, or change what is given of it."""
@@ -87,9 +81,7 @@ def set_client(
     if (max_concurrent is None) != (requests_per_min is None):
         raise Misused("--max-concurrent and --requests-per-min are given together")
     if tier_limits and max_concurrent is not None:
-        raise Misused(
-            "--tier-limits drops the client's own limits: leave out --max-concurrent and --requests-per-min"
-        )
+        raise Misused("--tier-limits drops the client's own limits: leave out --max-concurrent and --requests-per-min")
     if tier_limits:
         body["rate_limit"] = None
     elif max_concurrent is not None:
@@ -106,9 +98,7 @@ def set_client(
 @reported
 def delete_client(
     client_id: ClientId,
-    cancel_tasks: Annotated[
-        bool, typer.Option("--cancel-tasks", help="also cancel what it has queued")
-    ] = False,
+    cancel_tasks: Annotated[bool, typer.Option("--cancel-tasks", help="also cancel what it has queued")] = False,
     as_json: Json = False,
 ) -> None:
     """Remove a client's settings."""
@@ -124,9 +114,7 @@ def delete_client(
 @app.command("import")
 @reported
 def import_clients(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="JSON, CSV with a header, or lines of id:tier; -: stdin")
-    ],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSON, CSV with a header, or lines of id:tier; -: stdin")],
     as_json: Json = False,
 ) -> None:
     """Create or change the clients of a file; a line that fails is reported and the next one goes on."""

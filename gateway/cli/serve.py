@@ -54,9 +54,7 @@ def _parameter(name: str, setting: Setting) -> inspect.Parameter:
         kind, metavar = bool | None, None
         declared = setting.flag if setting.flag_only else f"{setting.flag}/--no-{setting.flag[2:]}"
     option = typer.Option(declared, help=shown, show_default=False, metavar=metavar)
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
-    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
 
 
 def load(flags: dict[str, str]) -> Settings:
@@ -93,8 +91,6 @@ def serve(flags: dict[str, str]) -> None:
         # Others are no mistake of the operator's: their traceback is needed.
         if problem.errno not in _CANNOT_LISTEN and not isinstance(problem, socket.gaierror):
             raise
-        where = f"{settings.host}:{settings.port}" + (
-            f" or port {settings.admin_port}" if settings.admin_port else ""
-        )
+        where = f"{settings.host}:{settings.port}" + (f" or port {settings.admin_port}" if settings.admin_port else "")
         msg = f"can't listen on {where} ({problem.strerror}); set HOST, PORT or ADMIN_PORT to a free one"
         raise CallFailed(msg) from None

@@ -94,9 +94,7 @@ class Attempts:
 
 
 def _internal_error() -> Outcome:
-    attempt = Attempt(
-        status=None, error="internal error", started_at=int(time.time() * 1000), duration_ms=0, body=None
-    )
+    attempt = Attempt(status=None, error="internal error", started_at=int(time.time() * 1000), duration_ms=0, body=None)
     return Outcome(verdict=Verdict.RETRY, attempt=attempt, reason="internal error")
 
 

@@ -67,9 +67,7 @@ class _Dial:
 _dial: ContextVar[_Dial | None] = ContextVar("gateway_dial", default=None)
 
 
-async def _call_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
+async def _call_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Keep aiohttp from sending an idempotent request a second time when a reused connection drops.
 
     It does so on exactly the two errors below; a middleware sees each single sending, so renaming them here

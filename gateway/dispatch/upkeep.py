@@ -76,9 +76,7 @@ class Upkeep:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
 
-    async def _repeat(
-        self, name: str, tick: Callable[[], Awaitable[float]], hurry: asyncio.Event | None
-    ) -> None:
+    async def _repeat(self, name: str, tick: Callable[[], Awaitable[float]], hurry: asyncio.Event | None) -> None:
         """Call the tick for ever. An outage is logged once, when it begins."""
         paused = False
         while True:

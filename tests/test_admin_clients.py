@@ -1,0 +1,159 @@
+"""The operators' API: settings of clients, tiers, and that all of `/admin` is guarded."""
+
+import json
+from typing import Any
+
+import pytest
+from conftest import ADMIN_KEY, Gateway, GatewayFactory
+from structlog.testing import capture_logs
+
+OWN = {"max_concurrent": 2, "requests_per_min": 7}
+
+
+async def put(gw: Gateway, **fields: Any) -> tuple[int, Any]:
+    status, body, _ = await gw.admin("POST", "/admin/clients/set", json=fields)
+    return status, body
+
+
+async def test_a_client_is_created_and_updated_in_parts(gateway: GatewayFactory, a_client: str) -> None:
+    """What is left out keeps its value; a new tier brings its limits, null goes back to them."""
+    gw = await gateway(dispatch=False)
+    status, made = await put(gw, client_id=a_client)
+    created = made.pop("created_at")
+    assert created == made.pop("updated_at")
+    assert (status, made) == (
+        200,
+        {
+            "client_id": a_client,
+            "tier": "default",
+            "rate_limit": {"max_concurrent": 3, "requests_per_min": 50},
+            "allowed_queues": None,
+            "enabled": True,
+            "source": "tier",
+        },
+    )
+    _, body = await put(gw, client_id=a_client, rate_limit=OWN, allowed_queues=["a"], enabled=False)
+    assert (body["rate_limit"], body["source"]) == (OWN, "client")
+    _, body = await put(gw, client_id=a_client, enabled=True, tier=None)
+    assert (body["rate_limit"], body["allowed_queues"], body["enabled"]) == (OWN, ["a"], True)
+    _, body = await put(gw, client_id=a_client, tier="premium", allowed_queues=[])
+    assert (body["rate_limit"]["requests_per_min"], body["source"]) == (1000, "tier")
+    assert (body["allowed_queues"], body["created_at"]) == (None, created)
+    await put(gw, client_id=a_client, rate_limit=OWN)
+    _, body = await put(gw, client_id=a_client, rate_limit=None)
+    assert (body["rate_limit"]["requests_per_min"], body["source"]) == (1000, "tier")
+
+
+@pytest.mark.parametrize("limit", [None, OWN])
+async def test_what_get_answers_can_be_posted_back(gateway: GatewayFactory, a_client: str, limit: Any) -> None:
+    """Byte for byte, and nothing but `updated_at` changes."""
+    gw = await gateway(dispatch=False)
+    await put(gw, client_id=a_client, tier="premium", rate_limit=limit)
+    path = f"/admin/clients/get?client_id={a_client}"
+    key = {"X-Admin-Key": ADMIN_KEY}
+    async with gw.client.get(path, headers=key) as answer:
+        raw = await answer.read()
+    headers = {**key, "Content-Type": "application/json"}
+    async with gw.client.put("/admin/clients/set", data=raw, headers=headers) as answer:
+        assert answer.status == 200
+        after = await answer.json()
+    assert {**after, "updated_at": 0} == {**json.loads(raw), "updated_at": 0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "named"),
+    [
+        ({}, "client_id is required", "$.client_id"),
+        ({"client_id": ""}, "client_id is required", "$.client_id"),
+        ({"client_id": "a b"}, "Invalid body", "$.client_id"),
+        ({"client_id": "abc", "teir": "free"}, "Invalid body", "did you mean tier?"),
+        ({"client_id": "abc", "tier": "fre"}, "Invalid body", "basic, default, enterprise, free, premium"),
+        ({"client_id": "abc", "tier": "fre", "rate_limit": None}, "Invalid body", "$.tier"),
+        ({"client_id": "abc", "rate_limit": {"max_concurrent": 1}}, "Invalid body", "requests_per_min"),
+        (
+            {"client_id": "abc", "rate_limit": {"max_concurrent": 0, "requests_per_min": 1}},
+            "Invalid body",
+            "$.rate_limit.max_concurrent",
+        ),
+        ({"client_id": "abc", "allowed_queues": ["a b"]}, "Invalid body", "$.allowed_queues"),
+        ({"client_id": "abc", "enabled": "yes"}, "Invalid body", "$.enabled"),
+    ],
+)
+async def test_wrong_settings_change_nothing(
+    gateway: GatewayFactory, fields: dict[str, Any], error: str, named: str
+) -> None:
+    """400 that names the field, and no client afterwards."""
+    gw = await gateway(dispatch=False)
+    status, body = await put(gw, **fields)
+    assert (status, body["error"]) == (400, error)
+    assert named in body["message"]
+    assert (await gw.admin("GET", "/admin/clients"))[1] == {"clients": [], "count": 0}
+
+
+async def test_listing(gateway: GatewayFactory) -> None:
+    """Sorted, filtered, in pages; `count` is all that match."""
+    gw = await gateway(dispatch=False)
+    for name in ("ccc", "aaa", "bbb"):
+        await put(gw, client_id=name, tier="free", enabled=name != "bbb")
+
+    async def ids(query: str) -> tuple[list[str], int, Any]:
+        _, body, _ = await gw.admin("GET", "/admin/clients" + query)
+        return [client["client_id"] for client in body["clients"]], body["count"], body.get("next_cursor")
+
+    assert await ids("") == (["aaa", "bbb", "ccc"], 3, None)
+    assert await ids("?enabled=false") == (["bbb"], 1, None)
+    assert await ids("?tier=premium") == ([], 0, None)
+    first, count, cursor = await ids("?limit=2")
+    assert (first, count) == (["aaa", "bbb"], 3)
+    assert (await ids(f"?limit=2&cursor={cursor}"))[0] == ["ccc"]
+    for wrong in ("?limit=0", "?limit=x", "?enabled=maybe", "?teir=free"):
+        assert (await gw.admin("GET", "/admin/clients" + wrong))[0] == 400
+
+
+async def test_get_and_delete(gateway: GatewayFactory, a_client: str) -> None:
+    """404 for an unknown client; 204 with or without one; logged."""
+    gw = await gateway(dispatch=False)
+    path = f"?client_id={a_client}"
+    status, body, _ = await gw.admin("GET", "/admin/clients/get" + path)
+    assert (status, body["error"]) == (404, "Client not found")
+    status, body, _ = await gw.admin("GET", "/admin/clients/get")
+    assert (status, body["error"]) == (400, "client_id query parameter is required")
+    with capture_logs() as logs:
+        await put(gw, client_id=a_client, tier="free")
+        assert (await gw.admin("DELETE", "/admin/clients/delete" + path))[0] == 204
+    assert (await gw.admin("DELETE", "/admin/clients/delete" + path))[0] == 204
+    assert (await gw.admin("GET", "/admin/clients/get" + path))[0] == 404
+    actions = [entry for entry in logs if entry["event"] == "admin_action"]
+    assert [(entry["action"], entry["client"]) for entry in actions] == [("set", a_client), ("delete", a_client)]
+
+
+async def test_delete_may_cancel_what_waits(gateway: GatewayFactory, a_client: str) -> None:
+    """With cancel_tasks=true the queued task is cancelled, without it stays."""
+    gw = await gateway(dispatch=False)
+    path = f"/admin/clients/delete?client_id={a_client}"
+    body = {"client_id": a_client, "task": {"url": "http://example.com/"}}
+    _, kept, _ = await gw.enqueue(body)
+    await gw.admin("DELETE", path)
+    task = f"/v1/tasks/{kept['task_id']}?client_id={a_client}"
+    assert (await gw.call("GET", task))[1]["state"] == "queued"
+    await gw.admin("DELETE", path + "&cancel_tasks=true")
+    status, after, _ = await gw.call("GET", task)
+    assert status == 404 or after["state"] == "cancelled"
+
+
+async def test_tiers(gateway: GatewayFactory) -> None:
+    """The shipped five."""
+    gw = await gateway(dispatch=False)
+    _, body, _ = await gw.admin("GET", "/admin/tiers")
+    assert body["tiers"]["free"] == {"max_concurrent": 1, "requests_per_min": 10}
+    assert set(body["tiers"]) == {"free", "basic", "premium", "enterprise", "default"}
+
+
+@pytest.mark.parametrize("path", ["/admin", "/admin/", "/admin/nope", "/admin/clients", "/admin/clients/set"])
+async def test_every_admin_path_is_guarded(gateway: GatewayFactory, path: str) -> None:
+    """Without the key even an unknown path is 401, and with ADMIN_PORT none is on the public listener."""
+    gw = await gateway(dispatch=False)
+    status, body, _ = await gw.call("GET", path)
+    assert (status, body["error"]) == (401, "Unauthorized")
+    apart = await gateway(dispatch=False, admin_port="1")
+    assert (await apart.admin("GET", path))[0] == 404

@@ -1,0 +1,71 @@
+"""Policy order, override ceilings, cost, queues and targets, as a caller sees them."""
+
+from typing import Any
+
+import pytest
+from conftest import GatewayFactory
+from structlog.testing import capture_logs
+
+TASK = {"url": "http://example.com/"}
+
+
+async def test_an_override_is_applied_and_logged(gateway: GatewayFactory, a_client: str) -> None:
+    """Within the ceiling it is the answer's policy and the window's limit, and the log says so."""
+    gw = await gateway(dispatch=False)
+    asked = {"max_concurrent": 10, "requests_per_min": 200}
+    with capture_logs() as logs:
+        status, body, headers = await gw.enqueue({"client_id": a_client, "rate_limit": asked, "task": TASK})
+    assert (status, body["rate_limit"]) == (201, asked)
+    assert headers["X-RateLimit-Limit"] == "200"
+    [entry] = [entry for entry in logs if entry["event"] == "override_applied"]
+    assert (entry["client"], entry["asked"], entry["applied"]) == (a_client, asked, asked)
+
+
+async def test_an_override_past_the_ceiling_is_refused(gateway: GatewayFactory, a_client: str) -> None:
+    """400 that names the ceiling; the client's own limit raises it."""
+    gw = await gateway(dispatch=False, max_override_concurrent="5")
+    asked = {"max_concurrent": 6, "requests_per_min": 10}
+    with capture_logs() as logs:
+        status, body, _ = await gw.enqueue({"client_id": a_client, "rate_limit": asked, "task": TASK})
+    assert (status, body["error"]) == (400, "Invalid body")
+    assert "ceiling of 5" in body["message"]
+    assert "override_refused" in [entry["event"] for entry in logs]
+    await gw.admin("POST", "/admin/clients/set", json={"client_id": a_client, "tier": "premium"})
+    assert (await gw.enqueue({"client_id": a_client, "rate_limit": asked, "task": TASK}))[0] == 201
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer", "named"),
+    [
+        ({"queue": "other"}, (403, "Queue not allowed"), "$.queue"),
+        ({"cost": 8}, (400, "Invalid body"), "limit of 7"),
+        ({"task": {**TASK, "cost": 8}}, (400, "Invalid body"), "limit of 7"),
+        ({"task": {"url": "http://169.254.169.254/"}}, (400, "Invalid body"), "$.task.url"),
+        ({"task": {"url": "http://127.0.0.2:1/"}}, (400, "Invalid body"), "OUTBOUND_ALLOW"),
+        ({"queue": "other", "cost": 8}, (403, "Queue not allowed"), "$.queue"),
+    ],
+)
+async def test_what_the_policy_refuses(
+    gateway: GatewayFactory, a_client: str, fields: dict[str, Any], answer: tuple[int, str], named: str
+) -> None:
+    """Queue before ceiling, cost and target; none of them consumes the window."""
+    gw = await gateway(dispatch=False)
+    limit = {"max_concurrent": 1, "requests_per_min": 7}
+    settings = {"client_id": a_client, "rate_limit": limit, "allowed_queues": ["default"]}
+    await gw.admin("POST", "/admin/clients/set", json=settings)
+    got, body, _ = await gw.enqueue({"client_id": a_client, "task": TASK, **fields})
+    assert (got, body["error"]) == answer
+    assert named in body["message"]
+    _, usage, _ = await gw.call("GET", f"/v1/rate-limit?client_id={a_client}")
+    assert (usage["current_usage"], usage["reset"]) == (0, 0)
+
+
+@pytest.mark.parametrize("algorithm", ["sliding", "fixed"])
+async def test_cost_counts_and_never_below_zero(gateway: GatewayFactory, a_client: str, algorithm: str) -> None:
+    """A request takes its cost of the window; a lowered limit leaves 0, not less."""
+    gw = await gateway(dispatch=False, window_algorithm=algorithm)
+    _, _, headers = await gw.enqueue({"client_id": a_client, "cost": 20, "task": TASK})
+    assert headers["X-RateLimit-Remaining"] == "30"
+    await gw.admin("POST", "/admin/clients/set", json={"client_id": a_client, "tier": "free"})
+    status, _, headers = await gw.enqueue({"client_id": a_client, "task": TASK})
+    assert (status, headers["X-RateLimit-Remaining"]) == (429, "0")
