@@ -148,7 +148,7 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
             settings.upstream_url,
             _redis_address(url),
         )
-        if settings.redis_url is None and settings.embedded_redis_port is not None:
+        if settings.embedded_redis_port is not None:  # also in a worker, whose parent runs the server
             guard.add_own("localhost", settings.embedded_redis_port)
         dispatcher: Dispatcher | None = None
         if settings.role in {"all", "dispatcher"} and not settings.admin_only:

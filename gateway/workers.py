@@ -61,15 +61,15 @@ async def heartbeat() -> None:
 def supervise(settings: "Settings", argv: list[str], *, command: Sequence[str] | None = None) -> int:
     """Run ``settings.workers`` processes until SIGTERM or SIGINT and return the exit code.
 
-    ``argv`` is what followed `gateway serve`; ``command`` replaces the whole child command. Without a Redis of
-    the operator's the parent owns the embedded one, and stops it after the children. A second signal ends the
-    drain. 2: the port can't be shared or opened; a child that fails before any served: its code.
+    ``argv`` is what followed `gateway`, from `serve` on; ``command`` replaces the whole child command. Without a Redis
+    of the operator's the parent owns the embedded one, and stops it after the children. A second signal ends the drain.
+    2: the port can't be shared or opened; a child that fails before any served: its code.
     """
     problem = _port_problem(settings)
     if problem is not None:
         log.error("workers_not_started", message=problem)
         return 2
-    child = command or [sys.executable, "-m", "gateway", "serve", *argv, "--workers", "1"]
+    child = command or [sys.executable, "-m", "gateway", *argv, "--workers", "1"]
     return asyncio.run(_Supervisor(settings, child).run())
 
 

@@ -82,8 +82,9 @@ def serve(flags: dict[str, str]) -> None:
         structlog.get_logger().warning("setting_unknown", message=warning)
     try:
         if settings.workers > 1:
-            supervise(settings, sys.argv[1:])
+            code = supervise(settings, sys.argv[1:])
         else:
+            code = 0
             uvloop.run(serve_until_stopped(settings))
     except EmbeddedError as problem:
         raise CallFailed(str(problem)) from None
@@ -94,3 +95,4 @@ def serve(flags: dict[str, str]) -> None:
         where = f"{settings.host}:{settings.port}" + (f" or port {settings.admin_port}" if settings.admin_port else "")
         msg = f"can't listen on {where} ({problem.strerror}); set HOST, PORT or ADMIN_PORT to a free one"
         raise CallFailed(msg) from None
+    raise typer.Exit(code)

@@ -34,7 +34,7 @@ class Store:
         keyspace = Keyspace(settings.key_prefix, PARTITIONS_ON_CLUSTER if settings.redis_cluster else 1)
         policy = pack_policy(settings, keyspace.bell)
         # Dispatching has a link of its own, so that a burst of enqueues does not stand before a finish.
-        api, dispatch = Runner(front, keyspace, policy), Runner(back, keyspace, policy)
+        api, dispatch = (Runner(link, keyspace, policy, settings.redis_timeout) for link in (front, back))
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self.clients = Clients(api, settings)
         self.tasks = Tasks(api, self.clients, settings)

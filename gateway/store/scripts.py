@@ -86,10 +86,11 @@ def unavailable(error: CommandError) -> StoreUnavailable | None:
 class Runner:
     """Runs scripts for clients over one link."""
 
-    def __init__(self, link: Link, keyspace: Keyspace, policy: bytes) -> None:
+    def __init__(self, link: Link, keyspace: Keyspace, policy: bytes, timeout: float) -> None:
         self.link = link
         self.keyspace = keyspace
         self._policy = policy
+        self._timeout = timeout
 
     async def run(self, name: str, client_id: str, *args: str | bytes | int | float, keys: Sequence[str] = ()) -> Any:
         """The reply of the client-scoped script; raises StoreUnavailable where Redis did not do it or nobody knows."""
@@ -112,7 +113,7 @@ class Runner:
             metrics.redis_call(name, perf_counter() - started)
 
     async def command(self, *command: str | bytes | int | float, tries: int = 1) -> Any:
-        """The reply of one plain command; reads say how often they may be tried."""
+        """The reply of one plain command; reads say how often they may be tried, within one REDIS_TIMEOUT in all."""
         operation = str(command[0]).lower()
         started = perf_counter()
         try:
@@ -121,7 +122,8 @@ class Runner:
                 try:
                     return await self.link.execute(*command)
                 except StoreUnavailable:
-                    if tries <= 0:
+                    # A frozen Redis would let the second try wait as long as the first, and the caller with it.
+                    if tries <= 0 or perf_counter() - started > self._timeout / 2:
                         raise
         except CommandError as error:
             metrics.redis_error(operation)
