@@ -453,6 +453,22 @@ async def test_the_sweep_finds_a_stranded_client(opened: Opened, raw: Any) -> No
     assert await store.claims.ready(10) == ["acme"]
 
 
+async def test_consumers_of_processes_that_are_gone_are_dropped(
+    opened: Opened, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer goes once it is idle with nothing pending; one that holds a task stays, whatever its age."""
+    monkeypatch.setattr("gateway.store.claims._IDLE_MS", -1)
+    busy, gone = await opened(), await opened()
+    await limit(busy, "acme", 5)
+    held = await one_claim(busy)
+    done = await one_claim(gone)
+    await gone.claims.finish(done, outcome(Verdict.DELIVERED), retry_in=None)
+    assert len(await raw.xinfo_consumers("stream:acme:default", "client:acme")) == 2
+    await busy.claims.sweep(100)
+    assert [row["name"] for row in await raw.xinfo_consumers("stream:acme:default", "client:acme")] == [busy.consumer]
+    assert (await busy.claims.finish(held, outcome(Verdict.DELIVERED), retry_in=None)).owned
+
+
 async def test_a_stream_that_was_deleted_comes_back_with_its_group(opened: Opened, raw: Any) -> None:
     """After DEL of a stream by hand, what is admitted next is claimed all the same."""
     store = await opened()

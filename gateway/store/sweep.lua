@@ -2,13 +2,25 @@
 -- @include scope
 -- @include record
 -- @include claim
--- A client with claimable work that nobody looks at would be stranded; this puts it back. It also drops the streams of a
--- client that has been idle. KEYS: scope. ARGV: scope, idle ms after which streams go. Returns 1 where it repaired something.
+-- A client with claimable work that nobody looks at would be stranded; this puts it back. It also drops the consumers of
+-- processes that are gone (each costs every look at the group) and the streams of a client that has been idle.
+-- KEYS: scope. ARGV: scope, idle ms after which streams and consumers go. Returns 1 where it repaired something.
+local IDLE_MS = tonumber(ARGV[7])
 local waiting = tonumber(redis.call('HGET', depth_key, 'n')) or 0
 local queues, in_flight = read_queues()
+for _, queue in ipairs(queues) do
+  for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', queue.key, group)) do
+    local consumer = {}
+    for i = 1, #row, 2 do consumer[row[i]] = row[i + 1] end
+    -- Never with something pending: those entries would be gone from the pending list for good.
+    if consumer['pending'] == 0 and consumer['idle'] > IDLE_MS then
+      redis.call('XGROUP', 'DELCONSUMER', queue.key, group, consumer['name'])
+    end
+  end
+end
 if waiting <= 0 and in_flight == 0 then
   local since = tonumber(redis.call('ZSCORE', active_key, client)) or 0
-  if since > 0 and now_ms - since > tonumber(ARGV[7]) then
+  if since > 0 and now_ms - since > IDLE_MS then
     for _, queue in ipairs(queues) do
       if redis.call('XLEN', queue.key) == 0 then redis.call('DEL', queue.key) end
     end
