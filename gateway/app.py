@@ -24,6 +24,7 @@ from gateway.dispatch.upkeep import Upkeep
 from gateway.keys import AppKeys
 from gateway.middleware.chains import ADMIN, APP
 from gateway.middleware.contracts import Dispatching, TargetCheck
+from gateway.middleware.listening import Runner
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.embedded import EmbeddedValkey, warn_if_redis_elsewhere
@@ -126,9 +127,10 @@ def _warn(settings: Settings) -> None:
 async def running(settings: Settings) -> AsyncIterator[list[str]]:
     """The whole gateway while the context is open; the value are the URLs it listens on.
 
-    Started from the store outward and stopped the other way round: listeners close and open requests end (they need the
-    dispatcher and the store), then the dispatcher drains (it needs the sender and the store), then the store goes,
-    and last the embedded Valkey.
+    Started from the store outward and stopped the other way round: first the dispatcher drains (it needs the sender and
+    the store) while the listeners still answer, so that a balancer sees `/readyz` fail before its requests do, and
+    callers lose nothing meanwhile; then the listeners close and open requests end (they need the store), then the store
+    goes, and last the embedded Valkey.
     """
     async with contextlib.AsyncExitStack() as stack:
         url = settings.redis_url
@@ -152,8 +154,11 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
             guard.add_own("localhost", settings.embedded_redis_port)
         dispatcher: Dispatcher | None = None
         if settings.role in {"all", "dispatcher"} and not settings.admin_only:
-            dispatcher = await _start_dispatching(stack, settings, store, guard)
-        yield await _listen(stack, settings, store, dispatcher, guard)
+            dispatcher = await _make_dispatcher(stack, settings, store, guard)
+        urls = await _listen(stack, settings, store, dispatcher, guard)
+        if dispatcher is not None:
+            await stack.enter_async_context(dispatcher)
+        yield urls
 
 
 def _redis_address(url: str) -> list[tuple[str, int]]:
@@ -162,20 +167,18 @@ def _redis_address(url: str) -> list[tuple[str, int]]:
     return [(parts.hostname, parts.port or 6379)] if parts.hostname and parts.scheme != "unix" else []
 
 
-async def _start_dispatching(
+async def _make_dispatcher(
     stack: contextlib.AsyncExitStack, settings: Settings, store: Store, guard: EgressGuard
 ) -> Dispatcher:
     sender = await stack.enter_async_context(AiohttpSender(guard, settings.max_in_flight))
     upkeep = await stack.enter_async_context(Upkeep(store.claims, settings.lease_seconds))
-    return await stack.enter_async_context(
-        Dispatcher(
-            store.claims,
-            sender,
-            max_in_flight=settings.max_in_flight,
-            lease_seconds=settings.lease_seconds,
-            drain_seconds=settings.drain_seconds,
-            on_due=upkeep.due,
-        )
+    return Dispatcher(
+        store.claims,
+        sender,
+        max_in_flight=settings.max_in_flight,
+        lease_seconds=settings.lease_seconds,
+        drain_seconds=settings.drain_seconds,
+        on_due=upkeep.due,
     )
 
 
@@ -193,14 +196,7 @@ async def _listen(
         listeners.append((create_admin_app(settings, store, dispatcher, guard), settings.admin_port))
     urls = []
     for app, port in listeners:
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=REQUEST_SECONDS,
-            # A compressed body is refused, so it must not be unpacked before that.
-            auto_decompress=False,
-        )
+        runner = Runner(app, shutdown_timeout=REQUEST_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, settings.host, port, reuse_port=WORKER in os.environ or None)

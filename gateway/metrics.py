@@ -3,7 +3,7 @@ functions that the other layers call; who calls them and when is not decided her
 
 import math
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -150,6 +150,8 @@ class _Metrics:
         info.labels(_version()).set(1)
 
         self.clients: set[str] = set()
+        # Clients whose depths are in the gauges now, by themselves or in `other`.
+        self.shown: set[str] = set()
         # Clients past the cap that have tasks: their sum is what `other` shows.
         self.past_cap: dict[str, tuple[int, ...]] = {}
         self.past_cap_sum = (0,) * len(_DEPTHS)
@@ -164,6 +166,10 @@ class _Metrics:
         return OTHER
 
     def set_depths(self, client_id: str, depths: tuple[int, ...]) -> None:
+        if any(depths):
+            self.shown.add(client_id)
+        else:
+            self.shown.discard(client_id)
         # A client without tasks takes no label: what is shown must not depend on who was looked at first.
         known = client_id in self.clients or (any(depths) and self.label(client_id) == client_id)
         if not known:
@@ -178,6 +184,11 @@ class _Metrics:
                 self.depths[state][(client_id,)].set(depth)
         else:
             self.withdraw(client_id)
+
+    def keep_depths(self, client_ids: Collection[str]) -> None:
+        # What is gone from the list had no last look that said "nothing": its dead letters may just have expired.
+        for client_id in self.shown.difference(client_ids):
+            self.set_depths(client_id, (0,) * len(_DEPTHS))
 
     def withdraw(self, label: str) -> None:
         for children in self.depths.values():
@@ -279,6 +290,11 @@ def set_pool(in_use: int, size: int) -> None:
 def depths(client_id: str, queued: int, scheduled: int, in_flight: int, dead: int) -> None:
     """What Redis holds of a client. All zero: its gauges go away, which is also how a deleted client's do."""
     _now.set_depths(client_id, (queued, scheduled, in_flight, dead))
+
+
+def keep_depths(client_ids: Collection[str]) -> None:
+    """Withdraw the depths of every client that is not one of these."""
+    _now.keep_depths(client_ids)
 
 
 def totals(queued: int, scheduled: int, dead: int) -> None:

@@ -24,6 +24,7 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.sender import AiohttpSender
 from gateway.dispatch.upkeep import Upkeep
+from gateway.middleware.listening import Runner
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 
@@ -149,7 +150,7 @@ async def gateway(store_url: str) -> AsyncIterator[GatewayFactory]:
                     )
                 )
             app = create_app(settings, store, dispatcher, guard)
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, auto_decompress=False)
+            runner = Runner(app, shutdown_timeout=1)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, "127.0.0.1", 0).start()

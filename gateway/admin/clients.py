@@ -20,7 +20,7 @@ from gateway.middleware.reading import (
     query,
     read_body,
 )
-from gateway.middleware.strict_json import check_syntax, explain, malformed, refuse_duplicates
+from gateway.middleware.strict_json import NAME_PATTERN, check_syntax, explain, malformed, refuse_duplicates
 from gateway.models import DEFAULT_TIER, Client, RateLimit
 
 log = structlog.get_logger()
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 PAGE_MAX = 1000
 
 Number = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 
 
 class LimitBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,7 +81,7 @@ def _decode(raw: bytes) -> SetBody:
             raise InvalidBody(msg) from None
         raise explain(problem, _FIELDS) from None
     except (ValueError, RecursionError) as problem:
-        raise malformed(problem) from None
+        raise malformed(problem, raw) from None
     refuse_duplicates(raw)
     return body
 

@@ -23,6 +23,8 @@ async def batch(request: web.Request) -> web.StreamResponse:
     client = request[RequestKeys.CLIENT]
     planned = [plan for plan in plans if isinstance(plan, Planned)]
     judged = await asyncio.shield(_admit(request, client, planned)) if planned else []
+    if judged and isinstance(judged[0], StoreUnavailable):
+        raise explained(judged[0])  # at once, so nothing is known to be accepted
     answers = iter(judged)
     results = []
     for plan in plans:

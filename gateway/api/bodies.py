@@ -144,6 +144,7 @@ class Decoding:
             expires_at=start.expires_at,
             override=None if limit is None else RateLimit(limit.max_concurrent, limit.requests_per_min),
             cost=rules.cost(item.cost, task.cost, path),
+            cost_path=f"{path}.task.cost" if item.cost is None and task.cost is not None else f"{path}.cost",
             max_retry=5 if item.max_retry is None else item.max_retry,
             timeout=1800 if item.timeout is None else item.timeout,
             idempotency_key=rules.key(key, path),
@@ -161,7 +162,7 @@ def _decoded(decoder: msgspec.json.Decoder[Any], raw: bytes, fields: dict[str, A
         wrong = _named_header(explain(problem, fields), raw)
         return None, Asked(client_id=_plain(_WHO.decode(raw).client_id), asks=[], problem=wrong)
     except (ValueError, RecursionError) as problem:
-        raise malformed(problem) from None
+        raise malformed(problem, raw) from None
     return body, Asked(client_id=_plain(body.client_id), asks=[])
 
 

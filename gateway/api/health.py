@@ -14,7 +14,16 @@ PING_DEADLINE = 1.8  # seconds; a probe's own is often 2
 
 
 async def ready(request: web.Request) -> web.StreamResponse:
-    """200 when Redis answers and takes writes."""
+    """200 when Redis answers and the process is not about to end."""
+    dispatcher = request.app[AppKeys.DISPATCHER]
+    if dispatcher is not None and dispatcher.leaving:
+        msg = "this process is stopping; others take over"
+        raise ServiceUnavailable(msg, extra={"status": "stopping"})
+    return await health(request)
+
+
+async def health(request: web.Request) -> web.StreamResponse:
+    """200 when Redis answers."""
     try:
         async with asyncio.timeout(PING_DEADLINE):
             await request.app[AppKeys.STORE].ping()
@@ -49,7 +58,7 @@ async def show_metrics(_: web.Request) -> web.StreamResponse:
 
 
 ROUTES = (
-    web.get("/health", ready),
+    web.get("/health", health),
     web.get("/readyz", ready),
     web.get("/livez", live),
     web.get("/metrics", show_metrics),

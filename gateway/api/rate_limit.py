@@ -5,6 +5,7 @@ from aiohttp import web
 from gateway.errors import NotFound
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer, limit_body
+from gateway.middleware.client import known_client
 from gateway.middleware.reading import client_id_of_query
 from gateway.middleware.window import window_headers
 from gateway.models import DEFAULT_TIER, Client, Source
@@ -14,7 +15,7 @@ async def rate_limit(request: web.Request) -> web.StreamResponse:
     """200; consumes nothing and creates nobody."""
     client_id = client_id_of_query(request)
     store, settings = request.app[AppKeys.STORE], request.app[AppKeys.SETTINGS]
-    client = await store.clients.get(client_id)
+    client = await known_client(store.clients, client_id)
     if client is None:
         message = f"client {client_id} does not exist"
         raise NotFound(message, error="Client not found")

@@ -138,7 +138,7 @@ class Rules:
             wait = max(0.0, run_at.timestamp() - now)
         if not wait <= self._max_delay:
             msg = f"{path}.{field}"
-            raise _wrong(msg, f"is more than {self._max_delay:g} seconds ahead (MAX_DELAY_SECONDS)")
+            raise _wrong(msg, f"is more than {self._max_delay:.12g} seconds ahead (MAX_DELAY_SECONDS)")
         if expires_at is not None and expires_at.timestamp() <= now + wait:
             msg = f"{path}.expires_at"
             raise _wrong(msg, "must be later than the task's start")

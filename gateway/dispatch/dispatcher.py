@@ -71,6 +71,11 @@ class Dispatcher:
         """Tasks this process has claimed and not finished."""
         return self._lanes.open
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it drains: it starts nothing any more."""
+        return self._leaving
+
     def has_room(self) -> bool:
         """Whether a task admitted now would be claimed here at once, as far as the process is concerned."""
         return not self._leaving and not self._outage and self._scheduler is not None and self._lanes.has_room

@@ -1,5 +1,5 @@
 """Who asks: reads and decodes the body, finds the client id in it or in `X-Client-ID`, and looks the client up.
-The schema's complaint is held back until the client is known, so that a stranger learns nothing but 401."""
+The schema's complaint is handed on with the rest, so that a stranger learns nothing but 401."""
 
 import time
 
@@ -7,14 +7,17 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.errors import ClientRefused, InvalidBody
+from gateway.errors import ClientRefused, InvalidBody, ServiceUnavailable
 from gateway.keys import AppKeys, RequestKeys
 from gateway.middleware.contracts import Asked, Decode, Given
-from gateway.middleware.reading import CLIENT_ID_FORMAT, is_client_id, read_body
+from gateway.middleware.reading import CLIENT_ID_FORMAT, header, is_client_id, read_body
 from gateway.models import Client
 from gateway.settings import Settings
+from gateway.store.clients import Clients, UnreadableClient
 
 log = structlog.get_logger()
+
+UNREADABLE_RETRY = 60  # seconds; somebody has to look
 
 
 class ClientMiddleware:
@@ -28,11 +31,9 @@ class ClientMiddleware:
         """Puts the client and what it asks for on the request."""
         settings = request.app[AppKeys.SETTINGS]
         raw = await read_body(request, settings.max_batch_bytes if self._batch else settings.max_body_bytes)
-        asked = self._decode(raw, Given(request.headers.get("Idempotency-Key"), time.time()))
+        asked = self._decode(raw, Given(header(request, "Idempotency-Key"), time.time()))
         client_id = _client_id(request, asked, settings)
         client, create = await _look_up(request, client_id, settings)
-        if asked.problem is not None:
-            raise asked.problem
         request[RequestKeys.ASKED] = asked
         request[RequestKeys.CLIENT] = client
         request[RequestKeys.CREATE] = create
@@ -40,12 +41,12 @@ class ClientMiddleware:
 
 
 def _client_id(request: web.Request, asked: Asked, settings: Settings) -> str:
-    header = request.headers.get("X-Client-ID", "")
+    named = header(request, "X-Client-ID")
     given = asked.client_id
-    if header and given not in ("", None) and given != header:
+    if named and given not in ("", None) and given != named:
         msg = "$.client_id: differs from the header X-Client-ID; give one, or the same twice"
         raise InvalidBody(msg)
-    chosen = header or given
+    chosen = named or given
     if chosen in ("", None):
         if settings.legacy_client_id is None:
             msg = "client_id is required"
@@ -61,7 +62,7 @@ def _client_id(request: web.Request, asked: Asked, settings: Settings) -> str:
 async def _look_up(request: web.Request, client_id: str, settings: Settings) -> tuple[Client, bool]:
     """The client, and whether admitting its task is to create it."""
     clients = request.app[AppKeys.STORE].clients
-    client = await clients.get(client_id)
+    client = await known_client(clients, client_id)
     if client is None:
         if not settings.auto_create_clients:
             msg = "unknown client"
@@ -79,6 +80,16 @@ async def _look_up(request: web.Request, client_id: str, settings: Settings) -> 
             extra=_who(client_id),
         )
     return client, False
+
+
+async def known_client(clients: Clients, client_id: str) -> Client | None:
+    """The client, None where there is none. Settings that can't be read are the operator's affair, not the caller's:
+    503, since a 409 or 400 would tell it to give the task up."""
+    try:
+        return await clients.get(client_id)
+    except UnreadableClient:
+        msg = f"the settings of client {client_id} can't be read; an operator has to mend them"
+        raise ServiceUnavailable(msg, retry_after=UNREADABLE_RETRY, extra=_who(client_id)) from None
 
 
 def _who(client_id: str) -> dict[str, str]:

@@ -17,6 +17,10 @@ class Dispatching(Protocol):
     def in_flight(self) -> int:
         """Open calls of this process."""
 
+    @property
+    def leaving(self) -> bool:
+        """It drains: the process is about to end."""
+
     def admitted(self, client_id: str) -> None:
         """This client has a new task to claim."""
 
@@ -34,7 +38,8 @@ class TargetCheck(Protocol):
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """One task asked for, valid by itself; no policy has been applied yet.
 
-    ``path`` is where it stood in the body (`$`, `$.tasks[3]`), ``override`` its own rate limit if it asked for one.
+    ``path`` is where it stood in the body (`$`, `$.tasks[3]`), ``override`` its own rate limit if it asked for one,
+    ``cost_path`` where its cost stood.
     ``run_at`` and ``expires_at`` are Unix ms, 0: none; ``delay`` and ``timeout`` are seconds.
     """
 
@@ -49,6 +54,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int
     override: RateLimit | None
     cost: int
+    cost_path: str
     max_retry: int
     timeout: float
     idempotency_key: str | None

@@ -34,7 +34,7 @@ def plan(ask: Ask, client: Client, settings: Settings, guard: TargetCheck) -> Pl
         limit = _limit(ask, client, settings)
         if ask.cost > limit.requests_per_min:
             msg = (
-                f"{ask.path}.cost: {ask.cost} is more than the limit of {limit.requests_per_min} requests per minute "
+                f"{ask.cost_path}: {ask.cost} is more than the limit of {limit.requests_per_min} requests per minute "
                 "and would never fit"
             )
             raise InvalidBody(msg)

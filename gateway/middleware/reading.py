@@ -13,13 +13,13 @@ from gateway.models import CLIENT_ID_PATTERN
 
 BODY_DEADLINE = 10.0  # seconds for a whole body; aiohttp itself has none
 _JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
+_CURLS_DEFAULT = "application/x-www-form-urlencoded"
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';]+)""", re.IGNORECASE)
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
 
 
 async def read_body(request: web.Request, limit: int) -> bytes:
-    """The body's bytes. 415 unless it is declared JSON or nothing, 413 past ``limit``, 408 where it stalls."""
-    _check_declared(request)
+    """The body's bytes. 413 past ``limit``, 408 where it stalls, 415 unless it is declared JSON or nothing."""
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     parts: list[bytes] = []
@@ -43,19 +43,21 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     except web.RequestPayloadError:
         msg = "$: the body's transfer encoding is broken"
         raise InvalidBody(msg) from None
+    _check_declared(request)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _check_declared(request: web.Request) -> None:
-    declared = request.headers.get(hdrs.CONTENT_TYPE)
-    if declared is not None:
+    declared = header(request, hdrs.CONTENT_TYPE)
+    if declared:
         kind, _, parameters = declared.partition(";")
         charset = _CHARSET.search(parameters)
         known = charset is None or charset[1].lower() in {"utf-8", "utf8", "us-ascii"}
         if not _JSON_TYPE.fullmatch(kind.strip()) or not known:
-            msg = f"Content-Type is {declared[:100]!r}; send application/json in UTF-8, or none"
+            hint = " (curl -H 'Content-Type: application/json')" if kind.strip().lower() == _CURLS_DEFAULT else ""
+            msg = f"Content-Type is {declared[:100]!r}; send application/json in UTF-8{hint}, or none"
             raise _unsupported(msg)
-    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
+    encoding = header(request, hdrs.CONTENT_ENCODING) or "identity"
     if encoding.strip().lower() not in {"", "identity"}:
         msg = f"Content-Encoding is {encoding[:100]!r}; send the JSON without one"
         raise _unsupported(msg)
@@ -73,6 +75,13 @@ def _too_large(limit: int) -> GatewayError:
         error="Body too large",
         headers={"Connection": "close"},
     )
+
+
+def header(request: web.Request, name: str) -> str | None:
+    """A header's value, None where it is absent; lines of the same name joined, as RFC 9110, 5.2 has it, so that no
+    second one goes unseen."""
+    values = request.headers.getall(name, None)
+    return None if values is None else ", ".join(values)
 
 
 def query(request: web.Request, name: str, known: Collection[str]) -> str | None:

@@ -27,6 +27,11 @@ _JSON_WORDS = {
 }
 
 
+# A tier's or a queue's name; what `explain` says of one that does not match.
+NAME_PATTERN = r"\A[A-Za-z0-9_-]{1,64}\Z"
+_NAME_WORDS = "must be 1 to 64 of the characters A-Z a-z 0-9 _ -"
+
+
 class _Anything(msgspec.Struct):
     """Decoding into this checks the syntax of a whole object and keeps nothing."""
 
@@ -46,7 +51,7 @@ def check_syntax(raw: bytes) -> bool:
     except msgspec.ValidationError:
         return _is_other_json(raw)
     except (ValueError, RecursionError) as problem:
-        raise malformed(problem) from None
+        raise malformed(problem, raw) from None
     return True
 
 
@@ -55,17 +60,19 @@ def _is_other_json(raw: bytes) -> bool:
     try:
         msgspec.json.decode(raw, type=msgspec.Raw)
     except (ValueError, RecursionError) as problem:
-        raise malformed(problem) from None
+        raise malformed(problem, raw) from None
     return False
 
 
-def malformed(problem: Exception) -> InvalidBody:
-    """What to answer to bytes that are not JSON."""
+def malformed(problem: Exception, raw: bytes) -> InvalidBody:
+    """What to answer to ``raw``, bytes that are not JSON."""
     if isinstance(problem, RecursionError):
         return InvalidBody("$: nested too deeply")
     if isinstance(problem, UnicodeError):
         return InvalidBody("$: the body must be JSON in UTF-8; it holds bytes that are not UTF-8")
     detail = str(problem)
+    if "truncated" in detail and not raw.strip():
+        return InvalidBody("$: the body is empty; send a JSON object")
     if "truncated" in detail:
         detail += " (it ends too early, or holds half of a surrogate pair)"
     return InvalidBody(f"$: the body must be JSON: {detail}")
@@ -92,6 +99,8 @@ def explain(problem: msgspec.ValidationError, fields: Mapping[str, Iterable[str]
 
 def _worded(text: str) -> str:
     """msgspec's sentence with JSON's words for Python's types."""
+    if "matching regex" in text:
+        return _NAME_WORDS
     if text.startswith("Invalid RFC3339"):
         return f"expected {_JSON_WORDS['datetime']}"
     if "with a timezone component" in text:
@@ -117,7 +126,7 @@ def refuse_duplicates(raw: bytes, opaque: str = "body") -> None:
         msg = "$: nested too deeply"
         raise InvalidBody(msg) from None
     except ValueError as problem:
-        raise malformed(problem) from None
+        raise malformed(problem, raw) from None
     _walk(whole, "$", opaque)
 
 

@@ -1,5 +1,5 @@
 """The client's window towards the caller: the store's refusal as 429 with `Retry-After`, and what is left of the
-window as headers. Counting itself is the store's."""
+window as headers of every answer to a known client. Counting itself is the store's."""
 
 import math
 
@@ -8,8 +8,15 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway import metrics
-from gateway.errors import ClientRefused, Conflict, GatewayError, InvalidBody, TooManyRequests
-from gateway.keys import RequestKeys
+from gateway.errors import (
+    ClientRefused,
+    Conflict,
+    GatewayError,
+    InvalidBody,
+    ServiceUnavailable,
+    TooManyRequests,
+)
+from gateway.keys import AppKeys, RequestKeys
 from gateway.middleware.contracts import Planned
 from gateway.models import (
     Client,
@@ -38,17 +45,35 @@ class NotAdmitted(Exception):
 
 
 async def window(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Around the handler, which leaves the window it was told on the request, or raises `NotAdmitted`."""
+    """Around the handler, which leaves the window it was told on the request, or raises `NotAdmitted`. Where the
+    store was not asked, since the body or the policy refused everything, it is looked at here."""
     try:
+        malformed = request[RequestKeys.ASKED].problem
+        if malformed is not None:
+            raise malformed
         response = await handler(request)
     except NotAdmitted as outcome:
-        problem = refused(outcome.refusal, outcome.plan, request[RequestKeys.CLIENT])
-        problem.headers.update(window_headers(outcome.refusal.window, outcome.plan.limit.requests_per_min))
-        raise problem from None
+        answer = refused(outcome.refusal, outcome.plan, request[RequestKeys.CLIENT])
+        answer.headers.update(window_headers(outcome.refusal.window, outcome.plan.limit.requests_per_min))
+        raise answer from None
+    except ServiceUnavailable:
+        raise
+    except GatewayError as problem:
+        problem.headers.update(await _present_headers(request))
+        raise
     told = request.get(RequestKeys.WINDOW)
-    if told is not None:
-        response.headers.update(window_headers(*told))
+    response.headers.update(await _present_headers(request) if told is None else window_headers(*told))
     return response
+
+
+async def _present_headers(request: web.Request) -> dict[str, str]:
+    """The window as it stands; none where Redis does not answer, which a refusal does not need."""
+    client = request[RequestKeys.CLIENT]
+    try:
+        usage = await request.app[AppKeys.STORE].windows.usage(client.client_id)
+    except ServiceUnavailable:
+        return {}
+    return window_headers(usage.window, client.rate_limit.requests_per_min)
 
 
 def window_headers(seen: Window, limit: int) -> dict[str, str]:

@@ -204,6 +204,9 @@ class Clients:
             from_tier = fields.get("source") == "tier" or own is None
             current = self._tiers.get(tier) if from_tier else None
             queues = fields.get("allowed_queues")
+            if queues and not isinstance(queues, list):
+                msg = "allowed_queues is something other than a list"
+                raise TypeError(msg)
             enabled = fields.get("enabled")
             client = Client(
                 client_id=client_id,
@@ -216,7 +219,7 @@ class Clients:
                 source="tier" if from_tier else "client",
             )
             return msgspec.convert(msgspec.to_builtins(client), Client)
-        except (ValueError, TypeError, AttributeError, KeyError, msgspec.ValidationError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError, msgspec.ValidationError) as error:
             log.error("client_unreadable", client=client_id, error=str(error))
             key = self._keyspace.config(client_id)
             msg = f"The stored settings of {client_id} can't be read and are left as they are; look at {key} in Redis."

@@ -28,6 +28,7 @@ async def collect_once(store: Store) -> None:
             queued += usage.queued
             scheduled += usage.scheduled
             dead += usage.dead
+    metrics.keep_depths(clients)
     metrics.totals(queued, scheduled, dead)
 
 
