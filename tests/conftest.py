@@ -163,15 +163,23 @@ async def gateway(store_url: str) -> AsyncIterator[GatewayFactory]:
 
 @dataclass
 class Target:
-    """A server that records its calls. ``statuses`` and ``delays`` say by path how it answers (200, at once)."""
+    """A server that records its calls. ``statuses`` and ``delays`` say by path how it answers (200, at once),
+    ``answer_headers`` and ``bodies`` with what."""
 
     url: str = ""
     calls: list[dict[str, Any]] = field(default_factory=list)
     statuses: dict[str, int | list[int]] = field(default_factory=dict)
     delays: dict[str, float] = field(default_factory=dict)
     answer_headers: dict[str, dict[str, str]] = field(default_factory=dict)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    held: dict[str, asyncio.Event] = field(default_factory=dict)
     open: int = 0
     max_open: int = 0
+
+    def hold(self, path: str) -> asyncio.Event:
+        """Calls of this path get no answer until the event is set."""
+        self.held[path] = asyncio.Event()
+        return self.held[path]
 
     async def _handle(self, request: web.Request) -> web.Response:
         self.open += 1
@@ -188,13 +196,16 @@ class Target:
         try:
             if delay := self.delays.get(request.path):
                 await asyncio.sleep(delay)
+            if request.path in self.held:
+                await self.held[request.path].wait()
         finally:
             self.open -= 1
             call["end"] = time.monotonic()
         status = self.statuses.get(request.path, 200)
         if isinstance(status, list):
             status = status.pop(0) if len(status) > 1 else status[0]
-        return web.Response(status=status, text="seen", headers=self.answer_headers.get(request.path))
+        body = self.bodies.get(request.path, b"seen")
+        return web.Response(status=status, body=body, headers=self.answer_headers.get(request.path))
 
     async def received(self, count: int, seconds: float = DEADLINE) -> list[dict[str, Any]]:
         """The calls, once there are ``count`` of them."""

@@ -1,5 +1,6 @@
 """`GET` and `DELETE /v1/tasks/{id}`, `GET /v1/rate-limit`."""
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -65,6 +66,112 @@ async def test_cancelling(gateway: GatewayFactory, target: Target, a_client: str
     assert target.calls == []
 
 
+async def test_what_waits_can_be_cancelled_and_nothing_else(
+    gateway: GatewayFactory, target: Target, a_client: str
+) -> None:
+    """Queued, scheduled and retrying: 200 with the task, which is never called again; running and dead: 409."""
+    gw = await gateway()
+    await gw.admin(
+        "POST",
+        "/admin/clients/set",
+        json={"client_id": a_client, "rate_limit": {"max_concurrent": 1, "requests_per_min": 50}},
+    )
+    target.statuses.update({"/fails": 503, "/gone": 404})
+    target.answer_headers["/fails"] = {"Retry-After": "3600"}
+    release = target.hold("/slow")
+    tasks = {
+        "retrying": await enqueue(gw, a_client, target.url + "/fails"),
+        "dead": await enqueue(gw, a_client, target.url + "/gone"),
+        "scheduled": await enqueue(gw, a_client, target.url + "/later", delay=3600),
+    }
+    for state, task in tasks.items():
+        await in_state(gw, a_client, task, state)
+    tasks["running"] = await enqueue(gw, a_client, target.url + "/slow")
+    await in_state(gw, a_client, tasks["running"], "running")
+    tasks["queued"] = await enqueue(gw, a_client, target.url + "/behind")
+    await in_state(gw, a_client, tasks["queued"], "queued")
+    for state, task in tasks.items():
+        status, body, _ = await gw.call("DELETE", f"/v1/tasks/{task}?client_id={a_client}")
+        if state in {"queued", "scheduled", "retrying"}:
+            assert (status, body["state"], body["task_id"]) == (200, "cancelled", task)
+            assert body["finished_at"]
+            assert body["next_attempt_at"] is None
+        else:
+            assert (status, body["error"], body["state"]) == (409, "Conflict", state)
+    release.set()
+    await in_state(gw, a_client, tasks["running"], "succeeded")
+    assert [call["path"] for call in target.calls] == ["/fails", "/gone", "/slow"]
+
+
+async def test_a_retry_tells_its_last_attempt_and_its_next(
+    gateway: GatewayFactory, target: Target, a_client: str
+) -> None:
+    """What the target answered, and a next attempt no earlier than its `Retry-After`."""
+    gw = await gateway()
+    target.statuses["/fails"] = 503
+    target.answer_headers["/fails"] = {"Retry-After": "100"}
+    body = await in_state(gw, a_client, await enqueue(gw, a_client, target.url + "/fails", max_retry=1), "retrying")
+    assert (body["attempts"], body["max_retry"], body["last_attempt"]["status"]) == (1, 1, 503)
+    assert (body["finished_at"], body["reason"], body["run_at"]) == (None, None, None)
+    started, following = (
+        datetime.fromisoformat(text) for text in (body["last_attempt"]["started_at"], body["next_attempt_at"])
+    )
+    assert (following - started).total_seconds() >= 100
+
+
+async def test_times_of_a_scheduled_task(gateway: GatewayFactory, a_client: str) -> None:
+    """`run_at` comes back in UTC, whatever its offset was; a delay has none; one that has passed means now."""
+    gw = await gateway(dispatch=False)
+    soon = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=250_000)
+    given = soon.astimezone(timezone(timedelta(hours=5, minutes=30))).isoformat()
+    told = soon.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    async def stands(**fields: Any) -> Any:
+        task = await enqueue(gw, a_client, "http://example.com/", **fields)
+        return (await gw.call("GET", f"/v1/tasks/{task}?client_id={a_client}"))[1]
+
+    body = await stands(run_at=given)
+    assert (body["state"], body["run_at"], body["next_attempt_at"]) == ("scheduled", told, told)
+    body = await stands(delay=3600)
+    assert (body["state"], body["run_at"]) == ("scheduled", None)
+    assert body["next_attempt_at"]
+    for past in ({"run_at": "2001-01-01T00:00:00.5+02:00"}, {"delay": 0}):
+        body = await stands(**past)
+        assert (body["state"], body["run_at"], body["next_attempt_at"]) == ("queued", None, None)
+
+
+async def test_a_task_that_did_not_start_in_time_is_dead(
+    gateway: GatewayFactory, target: Target, a_client: str
+) -> None:
+    """Past `expires_at` it is `dead` for the reason `expired`, and was never called."""
+    gw = await gateway()
+    await gw.admin(
+        "POST",
+        "/admin/clients/set",
+        json={"client_id": a_client, "rate_limit": {"max_concurrent": 1, "requests_per_min": 50}},
+    )
+    release = target.hold("/slow")
+    await enqueue(gw, a_client, target.url + "/slow")
+    await target.received(1)
+    soon = datetime.now(UTC) + timedelta(milliseconds=300)
+    task = await enqueue(gw, a_client, target.url + "/late", expires_at=soon.isoformat())
+    await until(lambda: datetime.now(UTC) > soon + timedelta(milliseconds=50))
+    release.set()
+    body = await in_state(gw, a_client, task, "dead")
+    assert (body["reason"], body["attempts"], body["last_attempt"]) == ("expired", 0, None)
+    assert [call["path"] for call in target.calls] == ["/slow"]
+
+
+async def test_what_an_answer_keeps(gateway: GatewayFactory, target: Target, a_client: str) -> None:
+    """The first 4 KiB of a target's body, as text whatever its bytes are."""
+    gw = await gateway()
+    target.bodies["/big"] = b"\xff" + b"a" * 10_000
+    body = await in_state(gw, a_client, await enqueue(gw, a_client, target.url + "/big"), "succeeded")
+    kept = body["last_attempt"]["body"]
+    assert len(kept) <= 4096
+    assert kept.endswith("a" * 4000)
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_whose_task_must_be_said(gateway: GatewayFactory, method: str) -> None:
     """No client_id is 400, one that can't be is 400, an unknown task 404."""
@@ -100,6 +207,8 @@ async def test_the_rate_limit_query(gateway: GatewayFactory, a_client: str) -> N
             "queued": 1,
         },
     )
+    await gw.admin("POST", "/admin/clients/set", json={"client_id": a_client, "enabled": False})
+    assert (await gw.call("GET", path))[0] == 200
     own = {"max_concurrent": 1, "requests_per_min": 1}
     for change, source in (({"tier": "free"}, "tier"), ({"rate_limit": own}, "client")):
         await gw.admin("POST", "/admin/clients/set", json={"client_id": a_client, **change})
