@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pytest
 from conftest import GatewayFactory, Target
+
+from gateway.errors import StoreUnavailable
 
 ITEM: dict[str, Any] = {"task": {"url": "http://example.com/"}}
 
@@ -43,6 +46,11 @@ async def test_each_is_judged_by_itself(gateway: GatewayFactory, a_client: str) 
     assert (results[3]["duplicate"], results[3]["task_id"]) == (True, results[0]["task_id"])
     assert results[1]["error"] == "Queue not allowed"
     assert results[7]["error"] == "Rate limit exceeded"
+    assert results[7]["retry_after"] >= 1
+    refused = [result for result in results if result["status"] >= 400]
+    assert all(result["error"] and result["message"] for result in refused)
+    assert results[2]["message"].startswith("$.tasks[2].rate_limit.max_concurrent")
+    assert results[5]["message"].startswith("$.tasks[5].cost")
     assert (body["accepted"], body["rejected"]) == (3, 6)
 
 
@@ -54,6 +62,79 @@ async def test_one_malformed_task_accepts_none(gateway: GatewayFactory, a_client
     assert (status, body["error"]) == (400, "Invalid body")
     assert body["message"].startswith("$.tasks[3].task.url")
     assert (await gw.call("GET", f"/v1/rate-limit?client_id={a_client}"))[0] == 404
+
+
+async def test_the_rest_are_503_where_redis_fails_midway(
+    gateway: GatewayFactory, a_client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was stored before stays accepted, in order; every later item is a 503 of its own that says when to retry."""
+    gw = await gateway(dispatch=False)
+    await gw.admin("POST", "/admin/clients/set", json={"client_id": a_client, "tier": "premium"})
+    admit, calls = gw.store.tasks._admit, []
+
+    async def fails_the_second_time(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            msg = "Redis is out of reach"
+            raise StoreUnavailable(msg)
+        return await admit(*args, **kwargs)
+
+    monkeypatch.setattr(gw.store.tasks, "_admit", fails_the_second_time)
+    tasks = [ITEM] * 120
+    status, body, _ = await gw.call("POST", "/v1/enqueue/batch", json={"client_id": a_client, "tasks": tasks})
+    assert status == 207
+    statuses = [result["status"] for result in body["results"]]
+    assert statuses == [201] * body["accepted"] + [503] * body["rejected"]
+    assert (len(calls), body["accepted"], body["rejected"]) == (2, 50, 70)
+    assert body["results"][-1]["error"] == "Service unavailable"
+    assert body["results"][-1]["retry_after"] >= 1
+    _, usage, _ = await gw.call("GET", f"/v1/rate-limit?client_id={a_client}")
+    assert (usage["current_usage"], usage["queued"]) == (50, 50)
+
+
+async def test_where_redis_fails_at_once_the_whole_is_a_503(gateway: GatewayFactory, a_client: str) -> None:
+    """Also for a client that needs no look-up any more."""
+    gw = await gateway(dispatch=False)
+    asked = {"client_id": a_client, "tasks": [ITEM]}
+    for _ in range(2):
+        assert (await gw.call("POST", "/v1/enqueue/batch", json=asked))[0] == 201
+    await gw.store._front.close()
+    status, body, headers = await gw.call("POST", "/v1/enqueue/batch", json=asked)
+    assert (status, body["error"]) == (503, "Service unavailable")
+    assert int(headers["Retry-After"]) >= 1
+
+
+async def test_a_batch_has_its_own_size_limit_and_its_client_may_stand_in_the_header(
+    gateway: GatewayFactory, a_client: str
+) -> None:
+    """MAX_BATCH_BYTES, not MAX_BODY_BYTES; 1,000 tasks fit, 1,001 are 400."""
+    gw = await gateway(dispatch=False, max_body_bytes="1000", max_batch_bytes="100000")
+    await gw.admin("POST", "/admin/clients/set", json={"client_id": a_client, "tier": "enterprise"})
+    who = {"X-Client-ID": a_client}
+    status, body, _ = await gw.call("POST", "/v1/enqueue/batch", json={"tasks": [ITEM] * 1000}, headers=who)
+    assert (status, body["accepted"]) == (201, 1000)
+    status, body, _ = await gw.call("POST", "/v1/enqueue/batch", json={"tasks": [ITEM] * 1001}, headers=who)
+    assert (status, body["error"]) == (400, "Invalid body")
+    assert body["message"].startswith("$.tasks")
+    status, body, _ = await gw.call("POST", "/v1/enqueue/batch", json={"tasks": ["x" * 100_000]}, headers=who)
+    assert (status, body["error"]) == (413, "Body too large")
+
+
+@pytest.mark.parametrize(
+    ("client", "error"),
+    [("off", "client is disabled"), ("", "client_id is required"), ("a b", "invalid client_id format")],
+)
+async def test_who_asks_is_judged_once(gateway: GatewayFactory, client: str, error: str) -> None:
+    """A batch of a client that may not is 401 as a whole, and the key header is 400."""
+    gw = await gateway(dispatch=False)
+    await gw.admin("POST", "/admin/clients/set", json={"client_id": "off", "enabled": False})
+    status, body, _ = await gw.call("POST", "/v1/enqueue/batch", json={"client_id": client, "tasks": [ITEM]})
+    assert (status, body["error"]) == (401, "Client validation failed: " + error)
+    key = {"Idempotency-Key": "k"}
+    asked = {"client_id": "other", "tasks": [ITEM]}
+    status, body, _ = await gw.call("POST", "/v1/enqueue/batch", json=asked, headers=key)
+    assert (status, body["error"]) == (400, "Invalid body")
+    assert "Idempotency-Key" in body["message"]
 
 
 async def test_redis_away_is_503(gateway: GatewayFactory, a_client: str) -> None:

@@ -274,6 +274,31 @@ async def test_a_drain_finishes_what_is_short_and_hands_back_the_rest(
     assert (await two.call("GET", f"/v1/tasks/{short}?client_id=acme"))[1]["state"] == "succeeded"
 
 
+async def test_while_it_drains_balancers_are_told_and_callers_lose_nothing(
+    server: Server, start: Start, target: Target
+) -> None:
+    """SIGTERM with a call open: /readyz is 503 and says why, /livez 200, and what still comes is kept for another."""
+    one = await start(REDIS_URL=server.url, DRAIN_SECONDS="15").ready()
+    release = target.hold("/slow")
+    await enqueue(one, task(target, "/slow"))
+    await target.received(1)
+    one.process.send_signal(signal.SIGTERM)
+
+    async def told() -> bool:
+        status, body = await one.call("GET", "/readyz")
+        assert status in {200, 503}
+        return (status, body["status"]) == (503, "stopping")
+
+    await until(told, GENEROUS)
+    assert (await one.status("/livez"), await one.status("/health")) == (200, 200)
+    late = await enqueue(one, task(target, "/late"))
+    release.set()
+    assert await asyncio.to_thread(one.process.wait, GENEROUS) == 0
+    assert [call["path"] for call in target.calls] == ["/slow"]
+    await start(REDIS_URL=server.url).ready()
+    await until(lambda: late in ids(target), GENEROUS)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_waiting_tasks_survive_a_restart_on_the_embedded_valkey(
     start: Start, target: Target, tmp_path: Path, how: signal.Signals

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import GatewayFactory, Target, until
 from prometheus_client.parser import text_string_to_metric_families
+from redis.asyncio import from_url
 
 from gateway import metrics
+from gateway.store.gauges import collect_once
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +135,83 @@ def test_depths_past_the_cap_add_up() -> None:
     assert samples()["gateway_tasks_queued", ("other",)] == 5
     metrics.depths("three", 0, 0, 0, 0)
     assert ("gateway_tasks_queued", ("other",)) not in samples()
+
+
+def test_depths_of_a_client_that_nobody_lists_any_more_are_removed() -> None:
+    """Whoever is not among those that were looked at has no gauges left, nor a share in `other`."""
+    metrics.configure(1, None)
+    for client in ("one", "two"):
+        metrics.depths(client, 0, 0, 0, 3)
+    metrics.keep_depths(["two"])
+    found = samples()
+    assert ("gateway_tasks_dead", ("one",)) not in found
+    assert found["gateway_tasks_dead", ("other",)] == 3
+    metrics.keep_depths([])
+    assert not [name for name, _ in samples() if name == "gateway_tasks_dead"]
+
+
+async def test_gauges_follow_what_redis_holds(gateway: GatewayFactory, valkey: str, a_client: str) -> None:
+    """A client's depths show while it has tasks and go with them, also where it vanished between two looks."""
+    gw = await gateway(dispatch=False)
+    redis = from_url(valkey)
+    other = a_client + "-b"
+    for client, delay in ((a_client, 0), (other, 3600)):
+        body = {"client_id": client, "delay": delay, "task": {"url": "http://example.com/"}}
+        assert (await gw.enqueue(body))[0] == 201
+    await collect_once(gw.store)
+    found = samples()
+    assert (found["gateway_tasks_queued", (a_client,)], found["gateway_tasks_scheduled", (other,)]) == (1, 1)
+    assert (found["gateway_tasks", ("queued",)], found["gateway_tasks", ("scheduled",)]) == (1, 1)
+    await gw.admin("DELETE", f"/admin/clients/delete?client_id={a_client}&cancel_tasks=true")
+    await redis.zrem("active", other)
+    await collect_once(gw.store)
+    labels = {label for name, labels in samples() for label in labels if name.startswith("gateway_tasks_")}
+    assert not labels & {a_client, other}
+    await redis.aclose()
+
+
+async def test_what_a_real_run_leaves_on_the_page(gateway: GatewayFactory, target: Target, a_client: str) -> None:
+    """Delivered, retried, refused and malformed requests are all counted where operators look for them."""
+    gw = await gateway()
+    await gw.admin("POST", "/admin/clients/set", json={"client_id": a_client, "tier": "free"})
+    target.statuses["/fails"] = 503
+    target.answer_headers["/fails"] = {"Retry-After": "3600"}
+    body = {"client_id": a_client, "queue": "mail", "task": {"url": target.url + "/fails"}}
+    assert (await gw.enqueue(body))[0] == 201
+    assert (await gw.enqueue({**body, "cost": 9, "task": {"url": target.url}}))[0] == 201
+    await target.received(2)
+    assert (await gw.enqueue(body))[0] == 429
+    assert (await gw.enqueue({}))[0] == 401
+    assert (await gw.call("GET", "/nope/" + "x" * 50))[0] == 404
+    await until(lambda: ("gateway_attempts_total", ("retry", "5xx")) in samples())
+    await until(lambda: ("gateway_attempts_total", ("delivered", "2xx")) in samples())
+    async with gw.client.get("/metrics") as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        found = samples(await answer.text())
+    expected = {
+        ("tasks_enqueued_total", (a_client, "mail")): 2,
+        ("rate_limit_exceeded_total", (a_client, "free")): 1,
+        ("gateway_attempts_total", ("delivered", "2xx")): 1,
+        ("gateway_attempts_total", ("retry", "5xx")): 1,
+        ("gateway_attempt_duration_seconds_count", ()): 2,
+        ("gateway_start_delay_seconds_count", ()): 2,
+        ("gateway_in_flight", ()): 0,
+        ("gateway_http_requests_total", ("POST", "/v1/enqueue", "201")): 2,
+        ("gateway_http_requests_total", ("POST", "/v1/enqueue", "429")): 1,
+        ("gateway_http_requests_total", ("POST", "/v1/enqueue", "401")): 1,
+        ("gateway_http_requests_total", ("GET", "unmatched", "404")): 1,
+        ("gateway_redis_pool_size", ()): 100,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+    assert found["gateway_redis_command_duration_seconds_count", ("admit",)] == 3
+    assert found["gateway_redis_pool_in_use", ()] >= 1
+
+
+async def test_redis_errors_are_counted(gateway: GatewayFactory, a_client: str) -> None:
+    """A Redis that is not there shows on the page."""
+    gw = await gateway(dispatch=False, redis_url="unix:///nonexistent/valkey.sock")
+    await gw.enqueue({"client_id": a_client, "task": {"url": "http://example.com/"}})
+    assert samples()["gateway_redis_errors_total", ("connect",)] >= 1
 
 
 WORKER = """

@@ -507,7 +507,19 @@ async def test_records_of_other_programs_are_read(opened: Opened, raw: Any) -> N
     assert [entry.client_id for entry in page.clients] == ["foreign"]
 
 
-@pytest.mark.parametrize("text", ["not json", "[]", '{"enabled": "yes"}', '{"rate_limit": {"max_concurrent": "x"}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        "[]",
+        '{"enabled": "yes"}',
+        '{"rate_limit": {"max_concurrent": "x"}}',
+        '{"rate_limit": {"max_concurrent": 1}}',
+        '{"allowed_queues": "default"}',
+        '{"tier": 5}',
+        '{"created_at": "0001-01-01T00:00:00+05:00"}',
+    ],
+)
 async def test_a_record_that_can_not_be_read_is_never_overwritten(opened: Opened, raw: Any, text: str) -> None:
     """It is refused on reading, skipped in lists, and neither a set nor auto-creation replaces it."""
     store = await opened()
