@@ -1,5 +1,6 @@
 """Decoding of the enqueue bodies: what is refused and how it is named, what passes and as what."""
 
+import itertools
 import json
 from typing import Any
 
@@ -112,6 +113,15 @@ def test_what_is_not_json_is_refused_before_anything_else(raw: bytes) -> None:
         (body({"url": "/path"}), "UPSTREAM_URL"),
         (body({"url": "//host/x"}), "$.task.url"),
         (body({"headers": {"X-A": 5}}), "$.task.headers.X-A: expected a string"),
+        (
+            b'{"client_id":"abc","task":{"url":"http://a/","headers":{"X-A":' + b"9" * 5000 + b'}},"cost":1}',
+            "$.task.headers.X-A: expected a string",
+        ),
+        (
+            b'{"client_id":"abc","task":{"url":"http://a/","headers":{"X-A":5},"body":1e999},"x":1e999}',
+            "$.task.headers.X-A: expected a string",
+        ),
+        (b'{"client_id":"abc","task":{"url":"http://a/","headers":{"X-A":5}},"task":5}', "$.task.headers"),
         (body({"headers": {"Host": "x"}}), "$.task.headers.Host"),
         (body({"headers": {"content-length": "1"}}), "$.task.headers.content-length"),
         (body({"headers": {"Transfer-Encoding": "chunked"}}), "$.task.headers.Transfer-Encoding"),
@@ -136,6 +146,49 @@ def test_what_is_not_json_is_refused_before_anything_else(raw: bytes) -> None:
 def test_a_wrong_field_is_named(raw: bytes, named: str) -> None:
     """Each mistake is held back as a problem that names the field by its path."""
     assert named in problem(decode(raw))
+
+
+# What decoders trip over, in every place where a value may stand.
+ATOMS = [
+    *(b"null true 5 -1 1e999 -0.0 0.1 3600 2147483648 18446744073709551616 NaN -Infinity [] {} [{}]".split()),
+    *(b'"" "x" "abc" "/x" "k k" "http://a/" "http://[::1" "2024-01-01T00:00:00Z"'.split(b" ")),
+    b'"9999-12-31T23:59:59.999999999-23:59"',
+    b'"0001-01-01T00:00:00+23:59"',
+    b'"\\ud800"',
+    b'"\\u0000"',
+    b'"\xff"',
+    b"9" * 5000,
+    b"[" * 2000 + b"]" * 2000,
+    b'{"a":{"a":1,"a":2}}',
+    b'{"X-A":5,"X-B":{"X-C":[]}}',
+]
+NAMES = [
+    *(b"client_id task tasks queue delay run_at expires_at rate_limit max_concurrent requests_per_min cost".split()),
+    *(b"max_retry timeout idempotency_key url method headers body X-A d\\u0065lay \\ud83d\\ude00 `".split()),
+]
+
+
+def joined(pairs: list[tuple[bytes, bytes]]) -> bytes:
+    return b"{" + b",".join(b'"' + name + b'":' + value for name, value in pairs) + b"}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("batch", [False, True])
+def test_nothing_but_a_named_problem_comes_of_odd_bodies(name: bytes, *, batch: bool) -> None:
+    """Whatever stands in two places, decoding ends with tasks or with an InvalidBody in JSON's own words."""
+    decoding = DECODING.batch if batch else DECODING.enqueue
+    for inner, outer in itertools.product(ATOMS, ATOMS):
+        fields = [(b"task", joined([(b"url", b'"http://a/"'), (name, inner)])), (name, outer)]
+        client = (b"client_id", b'"abc"')
+        raw = joined([client, (b"tasks", b"[" + joined(fields) + b"]")] if batch else [client, *fields])
+        try:
+            asked = decoding(raw, Given(None, NOW))
+        except InvalidBody as complaint:
+            message = complaint.message
+        else:
+            message = asked.problem.message if asked.problem is not None else "$"
+        assert message.startswith("$")
+        assert " - at " not in message
 
 
 def test_a_problem_still_tells_who_asked() -> None:

@@ -68,6 +68,18 @@ class _Who(msgspec.Struct):
     client_id: msgspec.Raw = msgspec.Raw(b"")
 
 
+class _RawHeaders(msgspec.Struct):
+    headers: dict[str, msgspec.Raw]
+
+
+class _Headers(msgspec.Struct):
+    task: _RawHeaders
+
+
+class _Items(msgspec.Struct):
+    tasks: list[msgspec.Raw]
+
+
 _WHO = msgspec.json.Decoder(_Who)
 _ENQUEUE = msgspec.json.Decoder(EnqueueBody)
 _BATCH = msgspec.json.Decoder(BatchBody)
@@ -211,7 +223,10 @@ def _named_header(problem: InvalidBody, raw: bytes) -> InvalidBody:
     match = re.match(r"\$(?:\.tasks\[(\d+)\])?\.task\.headers\[\.\.\.\]: ", problem.message)
     if match is None:
         return problem
-    whole = msgspec.json.decode(raw)
-    headers = (whole if match[1] is None else whole["tasks"][int(match[1])])["task"]["headers"]
-    name = next((name for name, value in headers.items() if not isinstance(value, str)), "…")
+    try:
+        item = raw if match[1] is None else msgspec.json.decode(raw, type=_Items).tasks[int(match[1])]
+        headers = msgspec.json.decode(item, type=_Headers).task.headers
+    except msgspec.ValidationError:  # an object is there twice, and the other one is no object
+        return problem
+    name = next((name for name, value in headers.items() if not bytes(value).startswith(b'"')), "…")
     return InvalidBody(problem.message.replace("[...]", f".{name[:64]}", 1))

@@ -120,7 +120,8 @@ class Rules:
             msgspec.json.decode(raw)
         except (ValueError, RecursionError) as problem:
             msg = f"{path}.task.body"
-            raise _wrong(msg, f"is not JSON that can be sent: {problem}") from None
+            detail = str(problem).partition(" - at ")[0]  # the place within it is worded in msgspec's way
+            raise _wrong(msg, f"is not JSON that can be sent: {detail[:1].lower()}{detail[1:]}") from None
         if "content-type" in names:
             return task.headers, raw
         return {**task.headers, "Content-Type": "application/json"}, raw
