@@ -208,7 +208,8 @@ class Settings:
         mistakes += _conflicts(values)
         if mistakes:
             raise SettingsError(tuple(mistakes))
-        return cls(**_settled(values, env, terminal=terminal), warnings=_misspelt(env))
+        warnings = (*_misspelt(env), *_pathless(values["upstream_url"]))
+        return cls(**_settled(values, env, terminal=terminal), warnings=warnings)
 
     @property
     def redis_shown(self) -> str | None:
@@ -271,6 +272,12 @@ def _settled(values: dict[str, Any], env: Mapping[str, str], *, terminal: bool) 
     if values["admin_only"] and values["admin_port"] is None:
         values["admin_port"] = ADMIN_ONLY_PORT
     return values
+
+
+def _pathless(upstream: str | None) -> tuple[str, ...]:
+    """A warning where UPSTREAM_URL has a path: a task's path is joined to its origin alone."""
+    path = urlsplit(upstream or "").path
+    return (f"UPSTREAM_URL: its path {path!r} is not used; give it in each task's url",) if path else ()
 
 
 def _misspelt(env: Mapping[str, str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from conftest import GatewayFactory
+from conftest import GatewayFactory, Target
 from structlog.testing import capture_logs
 
 TASK = {"url": "http://example.com/"}
@@ -101,6 +101,20 @@ async def test_what_the_policy_refuses(
     assert named in body["message"]
     _, usage, _ = await gw.call("GET", f"/v1/rate-limit?client_id={a_client}")
     assert (usage["current_usage"], usage["reset"]) == (0, 0)
+
+
+async def test_a_path_goes_to_the_upstream(gateway: GatewayFactory, target: Target, a_client: str) -> None:
+    """The service before which this stands is called by path and allowed though it is on loopback."""
+    gw = await gateway(upstream_url=target.url + "/base", outbound_allow="")
+    for url in ("/x?y=1", target.url + "/whole"):
+        assert (await gw.enqueue({"client_id": a_client, "task": {"url": url}}))[0] == 201
+    assert {call["path"] for call in await target.received(2)} == {"/x?y=1", "/whole"}
+    status, body, _ = await gw.enqueue({"client_id": a_client, "task": {"url": "//x"}})
+    assert (status, body["error"]) == (400, "Invalid body")
+    plain = await gateway(dispatch=False)
+    status, body, _ = await plain.enqueue({"client_id": a_client, "task": {"url": "/x"}})
+    assert status == 400
+    assert "UPSTREAM_URL" in body["message"]
 
 
 @pytest.mark.parametrize("algorithm", ["sliding", "fixed"])

@@ -281,6 +281,13 @@ def test_misspelt_variables_are_warned_of() -> None:
     )
 
 
+def test_a_path_of_the_upstream_is_warned_of() -> None:
+    """Tasks' paths are joined to the origin, so a path in UPSTREAM_URL would be dropped in silence."""
+    (warning,) = Settings.load({"UPSTREAM_URL": "http://127.0.0.1:9000/base"}).warnings
+    assert "'/base'" in warning
+    assert Settings.load({"UPSTREAM_URL": "http://127.0.0.1:9000/"}).warnings == ()
+
+
 def test_flags_only_settings_ignore_the_environment() -> None:
     """ROLE, WORKERS and ADMIN_ONLY are flags: variables of these common names do not change the service."""
     settings = Settings.load({"ROLE": "webserver", "WORKERS": "x", "ADMIN_ONLY": "x"}, {"WORKERS": "3"})

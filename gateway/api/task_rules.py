@@ -63,7 +63,7 @@ class Rules:
     """The rules under one gateway's settings. Every complaint is an `InvalidBody` that names the field."""
 
     def __init__(self, settings: Settings) -> None:
-        self._upstream = settings.upstream_url
+        self._origin = None if settings.upstream_url is None else str(URL(settings.upstream_url).origin())
         self._max_delay = settings.max_delay_seconds
         self._max_body = settings.max_body_bytes
 
@@ -88,13 +88,13 @@ class Rules:
         return given
 
     def url(self, given: str, path: str) -> str:
-        """The absolute URL to call; a path is joined to `UPSTREAM_URL`."""
+        """The absolute URL to call; a path is joined to the origin of `UPSTREAM_URL`."""
         target = given
         if given.startswith("/") and not given.startswith("//"):
-            if self._upstream is None:
+            if self._origin is None:
                 msg = f"{path}.task.url"
                 raise _wrong(msg, "is a path, which needs UPSTREAM_URL; give an absolute http(s) URL")
-            target = self._upstream + given
+            target = self._origin + given
         check = url_problem if len(target) <= _CACHED_URL_LENGTH else url_problem.__wrapped__
         problem = check(target)
         if problem is not None:

@@ -79,7 +79,7 @@ def serve(flags: dict[str, str]) -> None:
 
     log.configure(settings.log_level, settings.log_format)
     for warning in settings.warnings:
-        structlog.get_logger().warning("setting_unknown", message=warning)
+        structlog.get_logger().warning("setting_ignored", message=warning)
     try:
         if settings.workers > 1:
             code = supervise(settings, sys.argv[1:])
