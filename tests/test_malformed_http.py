@@ -81,10 +81,11 @@ async def test_a_good_request_before_a_malformed_one_is_answered(gateway: Gatewa
 async def test_an_expectation_that_can_not_be_met_is_417(gateway: GatewayFactory) -> None:
     """`Expect: 100-continue` is met, anything else is 417, in JSON with a request id."""
     gw = await gateway(dispatch=False)
-    head = b"POST /v1/enqueue HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\nExpect: "
+    head = b"POST /v1/enqueue HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine\r\nContent-Length: 2\r\nConnection: close\r\n"
+    head += b"Expect: "
     status, headers, body = await raw(gw, head + b"more\r\n\r\n{}")
     assert (status, json.loads(body)["error"]) == (417, "Expectation failed")
-    assert headers["x-request-id"]
+    assert headers["x-request-id"] == "mine"
     status, _, body = await raw(gw, head + b"100-continue\r\n\r\n{}")
     assert status == 100
     assert body.startswith(b"HTTP/1.1 401 ")
@@ -106,7 +107,8 @@ async def test_a_defect_outside_of_the_middlewares_tells_nothing(
     monkeypatch.setattr(metrics, "http_request", broken)
     with capture_logs() as logs:
         status, headers, body = await raw(gw, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert [entry["event"] for entry in logs] == ["unexpected_error", "request"]
+    told = [(entry["event"], entry["request_id"]) for entry in logs]
+    assert told == [("unexpected_error", headers["x-request-id"]), ("request", headers["x-request-id"])]
     assert (status, json.loads(body)["error"]) == (500, "Internal error")
-    assert headers["x-request-id"]
+    assert headers["x-request-id"] in json.loads(body)["message"]
     assert SECRET not in body

@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import BadStatusLine, InvalidURLError, LineTooLong
 from gateway import metrics
 from gateway.errors import GatewayError
 from gateway.middleware.answers import error_answer
-from gateway.middleware.request_id import HEADER, new_request_id
+from gateway.middleware.request_id import HEADER, request_id_of
 
 log = structlog.get_logger()
 
@@ -37,8 +37,10 @@ class _Connection(web.RequestHandler):
             msg = "an answer was begun already"
             raise ConnectionError(msg)  # as aiohttp does: nothing but closing is left
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.error("unexpected_error", exc_info=exc)
-            return _answer(request, GatewayError("the gateway failed; see its log", headers=_CLOSE), exc)
+            request_id = request_id_of(request)
+            log.error("unexpected_error", request_id=request_id, exc_info=exc)
+            msg = f"the gateway failed; its log has request id {request_id}"
+            return _answer(request, GatewayError(msg, headers=_CLOSE), exc, request_id)
         return _answer(request, _malformed(exc, message), exc)
 
 
@@ -54,11 +56,13 @@ def _malformed(exc: BaseException | None, message: str | None) -> GatewayError:
     return GatewayError(msg, status=400, error="Malformed request", headers=_CLOSE)
 
 
-def _answer(request: web.BaseRequest, problem: GatewayError, exc: BaseException | None) -> web.Response:
+def _answer(
+    request: web.BaseRequest, problem: GatewayError, exc: BaseException | None, request_id: str | None = None
+) -> web.Response:
     """``problem`` as its response, counted and told like any other. The parser's own words stay out of the log: they
     quote what was sent, which may be a key."""
     response = error_answer(problem)
-    response.headers[HEADER] = request_id = new_request_id()
+    response.headers[HEADER] = request_id = request_id or request_id_of(request)
     metrics.http_request("unmatched", request.method, problem.status, 0.0)
     log.info(
         "request",

@@ -18,16 +18,16 @@ _START = os.urandom(6).hex()
 _counter = itertools.count(1)
 
 
-def new_request_id() -> str:
-    """An id that no other request has, of this process or another."""
-    return f"{_START}-{os.getpid():x}-{next(_counter):x}"
+def request_id_of(request: web.BaseRequest) -> str:
+    """The caller's id where it is a valid one, else one that no other request has, of this process or another."""
+    given = request.headers.get(HEADER, "")
+    return given if _VALID.fullmatch(given) else f"{_START}-{os.getpid():x}-{next(_counter):x}"
 
 
 @web.middleware
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Outermost, so that even an unforeseen error carries it."""
-    given = request.headers.get(HEADER, "")
-    chosen = given if _VALID.fullmatch(given) else new_request_id()
+    chosen = request_id_of(request)
     request[RequestKeys.REQUEST_ID] = chosen
     structlog.contextvars.bind_contextvars(request_id=chosen)
     try:
