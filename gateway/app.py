@@ -19,7 +19,7 @@ from gateway.api import health
 from gateway.api.routes import client_routes
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.egress import EgressGuard
-from gateway.dispatch.sender import AiohttpSender
+from gateway.dispatch.sender import HttpSender
 from gateway.dispatch.upkeep import Upkeep
 from gateway.keys import AppKeys
 from gateway.middleware.chains import ADMIN, APP
@@ -170,7 +170,7 @@ def _redis_address(url: str) -> list[tuple[str, int]]:
 async def _make_dispatcher(
     stack: contextlib.AsyncExitStack, settings: Settings, store: Store, guard: EgressGuard
 ) -> Dispatcher:
-    sender = await stack.enter_async_context(AiohttpSender(guard, settings.max_in_flight))
+    sender = await stack.enter_async_context(HttpSender(guard, settings.max_in_flight))
     upkeep = await stack.enter_async_context(Upkeep(store.claims, settings.lease_seconds))
     return Dispatcher(
         store.claims,

@@ -22,7 +22,7 @@ from gateway import metrics
 from gateway.app import create_app
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.egress import EgressGuard
-from gateway.dispatch.sender import AiohttpSender
+from gateway.dispatch.sender import HttpSender
 from gateway.dispatch.upkeep import Upkeep
 from gateway.middleware.listening import Runner
 from gateway.settings import Settings
@@ -137,7 +137,7 @@ async def gateway(store_url: str) -> AsyncIterator[GatewayFactory]:
             guard = EgressGuard(settings.outbound_allow, settings.outbound_allow_private, settings.upstream_url, ())
             dispatcher = None
             if dispatch:
-                sender = await stack.enter_async_context(AiohttpSender(guard, settings.max_in_flight))
+                sender = await stack.enter_async_context(HttpSender(guard, settings.max_in_flight))
                 upkeep = await stack.enter_async_context(Upkeep(store.claims, settings.lease_seconds))
                 dispatcher = await stack.enter_async_context(
                     Dispatcher(

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.dispatch.egress import EgressGuard
-from gateway.dispatch.sender import KEPT_BYTES, AiohttpSender
+from gateway.dispatch.http.connection import KEPT_BYTES
+from gateway.dispatch.sender import HttpSender
 from gateway.models import ClaimedTask, Outcome, Verdict
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -101,12 +102,12 @@ async def target(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no
 
 
 @pytest.fixture
-async def sender() -> AsyncIterator[AiohttpSender]:
-    async with AiohttpSender(EgressGuard(["127.0.0.0/8"]), 10) as opened:
+async def sender() -> AsyncIterator[HttpSender]:
+    async with HttpSender(EgressGuard(["127.0.0.0/8"]), 10) as opened:
         yield opened
 
 
-async def test_what_the_target_receives(sender: AiohttpSender) -> None:
+async def test_what_the_target_receives(sender: HttpSender) -> None:
     """Method, path, headers and body go out as the task gave them, with the gateway's four headers and no
     noise."""
     async with target() as server:
@@ -145,7 +146,7 @@ async def test_what_the_target_receives(sender: AiohttpSender) -> None:
     assert "x-CuStom: Ä".encode() in lines
 
 
-async def test_tasks_own_idempotency_key_and_agent_win(sender: AiohttpSender) -> None:
+async def test_tasks_own_idempotency_key_and_agent_win(sender: HttpSender) -> None:
     """A task's Idempotency-Key, however spelled, and its User-Agent are sent and not doubled."""
     async with target() as server:
         await sender.send(a_task(server.url, headers={"idempotency-KEY": "mine", "user-agent": "me"}), 5)
@@ -174,7 +175,7 @@ async def test_tasks_own_idempotency_key_and_agent_win(sender: AiohttpSender) ->
         (599, Verdict.RETRY),
     ],
 )
-async def test_status_decides(sender: AiohttpSender, status: int, verdict: Verdict) -> None:
+async def test_status_decides(sender: HttpSender, status: int, verdict: Verdict) -> None:
     """Each status maps to its verdict, a redirect isn't followed, and Retry-After is read."""
     headers = "Location: /again\r\nRetry-After: 7\r\nSet-Cookie: s=1\r\nContent-Length: 0\r\n"
     async with target(f"HTTP/1.1 {status} X\r\n{headers}\r\n".encode()) as server:
@@ -190,7 +191,7 @@ async def test_status_decides(sender: AiohttpSender, status: int, verdict: Verdi
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "OPTIONS", "POST", "PATCH"])
-async def test_a_dropped_reused_connection_is_one_execution(sender: AiohttpSender, method: str) -> None:
+async def test_a_dropped_reused_connection_is_one_execution(sender: HttpSender, method: str) -> None:
     """A server that drops a reused keep-alive connection sees each attempt once: nothing is silently sent
     again."""
     seen = 0
@@ -214,7 +215,7 @@ async def test_a_dropped_reused_connection_is_one_execution(sender: AiohttpSende
     assert (seen, connections) == (2, 1)
 
 
-async def test_answer_is_bounded(sender: AiohttpSender) -> None:
+async def test_answer_is_bounded(sender: HttpSender) -> None:
     """Of an endless answer 4 KiB are kept and little more than 64 KiB read before the connection is
     closed."""
     closed = asyncio.Event()
@@ -236,7 +237,7 @@ async def test_answer_is_bounded(sender: AiohttpSender) -> None:
     assert outcome.attempt.body == "x" * KEPT_BYTES
 
 
-async def test_compressed_answer_is_not_inflated(sender: AiohttpSender) -> None:
+async def test_compressed_answer_is_not_inflated(sender: HttpSender) -> None:
     """A gzip bomb stays as small as it came, and bytes that aren't UTF-8 are kept as text with
     replacements."""
     packed = gzip.compress(b"\0" * 3_000_000)
@@ -249,7 +250,7 @@ async def test_compressed_answer_is_not_inflated(sender: AiohttpSender) -> None:
     assert "\ufffd" in outcome.attempt.body
 
 
-async def test_slow_drip_times_out(sender: AiohttpSender) -> None:
+async def test_slow_drip_times_out(sender: HttpSender) -> None:
     """An answer that drips for ever ends at the task's timeout, which counts for the whole call."""
     over = asyncio.Event()
 
@@ -270,7 +271,7 @@ async def test_slow_drip_times_out(sender: AiohttpSender) -> None:
     assert outcome.attempt.status == 200
 
 
-async def test_cut_off_and_garbage_answers_are_retried(sender: AiohttpSender) -> None:
+async def test_cut_off_and_garbage_answers_are_retried(sender: HttpSender) -> None:
     """An answer that ends early, isn't HTTP, or never comes is a network error, not a success."""
     for answer, reason in (
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx", "response cut off"),
@@ -289,7 +290,7 @@ async def test_cut_off_and_garbage_answers_are_retried(sender: AiohttpSender) ->
         assert outcome.attempt.error == reason
 
 
-async def test_nobody_listens(sender: AiohttpSender) -> None:
+async def test_nobody_listens(sender: HttpSender) -> None:
     """A closed port is retried with a stable reason."""
     async with target() as server:
         pass
@@ -300,7 +301,7 @@ async def test_nobody_listens(sender: AiohttpSender) -> None:
 
 
 async def refused(guard: EgressGuard, url: str) -> Outcome:
-    async with AiohttpSender(guard, 10) as closed:
+    async with HttpSender(guard, 10) as closed:
         return await closed.send(a_task(url), 5)
 
 
@@ -345,7 +346,7 @@ async def test_half_allowed_name_that_is_down_is_retried() -> None:
     ],
 )
 async def test_what_cannot_be_sent_is_refused(
-    sender: AiohttpSender, url: str, headers: dict[str, str], reason: str
+    sender: HttpSender, url: str, headers: dict[str, str], reason: str
 ) -> None:
     """A request that can't be made at all is a dead letter at once, not an exception."""
     async with target() as server:
@@ -355,7 +356,7 @@ async def test_what_cannot_be_sent_is_refused(
     assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, reason)
 
 
-async def test_cancellation_passes(sender: AiohttpSender) -> None:
+async def test_cancellation_passes(sender: HttpSender) -> None:
     """Cancelling an attempt ends it at once and closes its connection."""
     arrived, gone = asyncio.Event(), asyncio.Event()
 

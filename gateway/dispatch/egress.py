@@ -41,18 +41,16 @@ _NEVER: tuple[tuple[str, tuple[IPNetwork, ...]], ...] = (
 )
 _NAT64 = tuple(ipaddress.IPv6Network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48"))
 _WILDCARDS = (str(ipaddress.IPv4Address(0)), str(ipaddress.IPv6Address(0)))
+_OWN = "listener of the gateway itself or its Redis"
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
-class TargetRefused(OSError):
-    """The address may not be dialled. ``reason`` is short and stable, for the dead letter.
+class TargetRefused(Exception):
+    """The address may not be dialled. ``reason`` is short and stable, for the dead letter."""
 
-    An OSError, so that the connector goes on to a name's next address as it does after a refused connection.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, what: str) -> None:
+        self.reason = f"target not allowed: {what}"
+        super().__init__(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +95,8 @@ class EgressGuard:
 
     def add_own(self, host: str, port: int) -> None:
         """Never dial this either. A wildcard host (``0.0.0.0``, ``::``) stands for every address of this
-        machine, a name for URLs that carry it (and ``localhost`` for both loopback addresses): pass what it
-        resolves to as well."""
+        machine, a name for URLs that carry it (and ``localhost`` for both loopback addresses): what it resolves
+        to is asked at the dial, see `own_names`."""
         if not host:
             host = "::"
         address = literal_address(host)
@@ -126,21 +124,43 @@ class EgressGuard:
         kind, advice = refused
         return f"{address} is a {kind}: {advice}"
 
-    def check_dial(self, address: str, port: int, host: str | None = None) -> None:
-        """Raise `TargetRefused` unless this very address may be dialled; ``host`` is the URL's host."""
+    def check_dial(self, address: str, port: int, host: str | None = None, own: Collection[str] = ()) -> None:
+        """Raise `TargetRefused` unless this very address may be dialled; ``host`` is the URL's host, ``own`` what the
+        `own_names` of this port resolve to."""
         parsed = literal_address(address)
         if parsed is None:
-            raise TargetRefused("target not allowed: not an IP address")
+            raise TargetRefused("not an IP address")
+        if own and not {literal_address(each) for each in own}.isdisjoint(_views(parsed)):
+            raise TargetRefused(_OWN)
         refused = self._refuse(parsed, port, _normal_host(host or address))
         if refused is not None:
-            reason = f"target not allowed: {refused[0]}"
-            raise TargetRefused(reason)
+            raise TargetRefused(refused[0])
+
+    def check_proxied(self, host: str, port: int) -> None:
+        """The same where a proxy will dial: an address is judged as ever, of a name only that it is not the gateway's
+        own, since what it resolves to is the proxy's affair."""
+        if literal_address(host) is not None:
+            self.check_dial(host, port)
+        elif (_normal_host(host), port) in self._own:
+            raise TargetRefused(_OWN)
+
+    def own_names(self, port: int) -> list[str]:
+        """The names under which the gateway's own are known on this port; their addresses are refused as well."""
+        return [host for host, own_port in self._own if own_port == port and literal_address(host) is None]
+
+    def is_local(self, host: str, port: int) -> bool:
+        """Whether the target is UPSTREAM_URL or on loopback by its text: never called through a proxy."""
+        host = _normal_host(host)
+        address = literal_address(host)
+        if address is not None:
+            host = str(address)
+        return (host, port) == self._upstream or host == "localhost" or (address is not None and address.is_loopback)
 
     def _refuse(self, address: IPAddress, port: int, host: str) -> tuple[str, str] | None:
         """(what it is, which setting decides) where it is refused."""
         views = tuple(_views(address))
         if any(self._is_own(view, port, host) for view in views):
-            return "listener of the gateway itself or its Redis", "OUTBOUND_ALLOW can't open it"
+            return _OWN, "OUTBOUND_ALLOW can't open it"
         if self._upstream is not None and self._upstream in {(host, port), (str(views[0]), port)}:
             return None
         for view in views:

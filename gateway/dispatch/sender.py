@@ -1,46 +1,29 @@
 """The only way out: one HTTP call per attempt, told as an `Outcome`. Nothing here retries, follows a
 redirect, keeps a cookie or knows Redis; what an outcome means for its task is decided in `dispatcher` and
-stored in `store`.
+stored in `store`; how HTTP is spoken is `gateway.dispatch.http`.
 """
 
-import asyncio
-import errno
-import socket
+import ssl
 import time
-from contextvars import ContextVar
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-import aiohttp
 import structlog
-from aiohttp.typedefs import LooseHeaders
-from multidict import CIMultiDict
-from yarl import URL
 
 from gateway import __version__, metrics
-from gateway.dispatch.egress import EgressGuard, TargetRefused, literal_address
+from gateway.dispatch.egress import EgressGuard, TargetRefused
+from gateway.dispatch.http.client import Client
+from gateway.dispatch.http.connection import Answer
+from gateway.dispatch.http.errors import CallFailed, InvalidRequest
+from gateway.dispatch.http.proxy import Proxy
 from gateway.dispatch.retry import parse_retry_after
 from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
 
 log = structlog.get_logger()
 
-KEPT_BYTES = 4 * 1024
-READ_BYTES = 64 * 1024
-# A host that swallows packets would otherwise hold one of the client's slots for the whole of a long timeout.
-CONNECT_SECONDS = 30.0
 USER_AGENT = f"task-dispatch-gateway/{__version__}"
 _RETRIED_STATUSES = frozenset({408, 425, 429})
-# What aiohttp would add by itself; the target gets the task's headers, not ours.
-_NO_AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type")
-_ERRNO_REASONS = {
-    errno.ECONNREFUSED: "connection refused",
-    errno.EHOSTUNREACH: "host unreachable",
-    errno.ENETUNREACH: "host unreachable",
-    errno.ETIMEDOUT: "connect timeout",
-}
-
-AddrInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[str | int, ...]]
+_FORGED = frozenset({"x-task-id", "x-client-id", "x-attempt"})
 
 
 class Sender(Protocol):
@@ -50,80 +33,31 @@ class Sender(Protocol):
         """One call, at most ``timeout`` seconds in all. Never raises but CancelledError."""
 
 
-class _CallBroken(aiohttp.ClientError):
-    """The connection dropped after the request may have left."""
+class HttpSender:
+    """A `Sender` over HTTP/1.1. ``limit``: connections open at once (MAX_IN_FLIGHT); ``proxy``: OUTBOUND_PROXY;
+    ``tls``: who is trusted, the system's authorities unless given. An async context manager."""
 
-
-@dataclass(slots=True)
-class _Dial:
-    """What the guard said while one call connected; the connector's hook sees no request, hence the context
-    variable."""
-
-    host: str
-    refused: TargetRefused | None = None
-    allowed: bool = False
-
-
-_dial: ContextVar[_Dial | None] = ContextVar("gateway_dial", default=None)
-
-
-async def _call_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending an idempotent request a second time when a reused connection drops.
-
-    It does so on exactly the two errors below; a middleware sees each single sending, so renaming them here
-    makes an attempt one call without touching the session's private switch.
-    """
-    try:
-        return await handler(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        raise  # never connected, and never sent again
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise _CallBroken from exc
-
-
-class AiohttpSender:
-    """A `Sender` on one aiohttp session. ``limit``: connections open at once (MAX_IN_FLIGHT). An async
-    context manager."""
-
-    def __init__(self, guard: EgressGuard, limit: int) -> None:
+    def __init__(
+        self, guard: EgressGuard, limit: int, proxy: str | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._guard = guard
         self._limit = limit
-        self._session: aiohttp.ClientSession | None = None
+        self._proxy = Proxy.parse(proxy) if proxy else None
+        self._tls = tls
+        self._client: Client | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._limit, socket_factory=self._socket),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            skip_auto_headers=_NO_AUTO_HEADERS,
-            middlewares=(_call_once,),
-            # The whole call is bounded in `send`, by the task's own time.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-        )
+        tls = self._tls or ssl.create_default_context()
+        tls.set_alpn_protocols(["http/1.1"])
+        self._client = Client(self._guard, self._limit, tls, self._proxy)
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-    def _socket(self, addr_info: AddrInfo) -> socket.socket:
-        """Judge every address at the moment it is dialled: what was looked up before may have changed
-        since."""
-        family, kind, proto, _, sockaddr = addr_info
-        dial = _dial.get()
-        try:
-            self._guard.check_dial(str(sockaddr[0]), int(sockaddr[1]), dial.host if dial else None)
-        except TargetRefused as exc:
-            if dial:
-                dial.refused = exc
-            raise
-        if dial:
-            dial.allowed = True
-        return socket.socket(family, kind, proto)
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
     async def send(self, task: ClaimedTask, timeout: float) -> Outcome:
         """One call, at most ``timeout`` seconds from the name look-up to the last byte read of the answer.
@@ -131,65 +65,31 @@ class AiohttpSender:
         2xx is DELIVERED; 408, 425, 429, 5xx, network errors and timeouts are RETRY; all else is REFUSED,
         also a target the egress rule forbids. Never raises but CancelledError.
         """
-        started_at = int(time.time() * 1000)
+        started_at = time.time()
         started = time.monotonic()
-        call = _Call()
-        dial = _Dial(host="")
-        token = _dial.set(dial)
+        answer = Answer()
+        error: str | None = None
         try:
-            async with asyncio.timeout(timeout):
-                await self._call(task, call, dial)
-            verdict, reason = _judge_status(call.status)
+            if self._client is None:
+                raise RuntimeError("the sender is not open")
+            await self._client.call(
+                task.method, task.url, headers=_headers(task), body=task.body, answer=answer, timeout=timeout
+            )
+            verdict, reason = _judge_status(answer.status)
         except Exception as exc:
             # Any error at all becomes an outcome: the task's fate must not depend on which layer it came
             # from.
-            verdict, reason = _judge_error(exc, dial)
-            call.error = reason
-            if reason == "internal error":
-                log.exception("attempt_failed_unexpectedly", client=task.client_id, task=task.task_id)
-            if reason.startswith("target not allowed"):
-                metrics.egress_refused()
-                log.warning("egress_refused", client=task.client_id, task=task.task_id, reason=reason)
-        finally:
-            _dial.reset(token)
+            verdict, reason = _judge_error(exc, task)
+            error = reason
         attempt = Attempt(
-            status=call.status or None,
-            error=call.error,
-            started_at=started_at,
+            status=answer.status or None,
+            error=error,
+            started_at=int(started_at * 1000),
             duration_ms=round((time.monotonic() - started) * 1000, 3),
-            body=call.body.decode("utf-8", errors="replace") if call.status else None,
+            body=answer.body.decode("utf-8", errors="replace") if answer.status else None,
         )
-        return Outcome(verdict=verdict, attempt=attempt, reason=reason, retry_after=call.retry_after)
-
-    async def _call(self, task: ClaimedTask, call: "_Call", dial: _Dial) -> None:
-        if self._session is None:
-            raise RuntimeError("the sender is not open")
-        url = _url(task.url)
-        dial.host = url.raw_host or ""
-        async with self._session.request(
-            task.method, url, headers=_headers(task), data=task.body, allow_redirects=False
-        ) as response:
-            call.status = response.status
-            call.retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
-            read = 0
-            async for chunk in response.content.iter_any():
-                if len(call.body) < KEPT_BYTES:
-                    call.body += chunk[: KEPT_BYTES - len(call.body)]
-                read += len(chunk)
-                if read >= READ_BYTES:
-                    # Closed, not released: the rest of a huge answer is never pulled in to save a connection.
-                    response.close()
-                    break
-
-
-@dataclass(slots=True)
-class _Call:
-    """What is known of the answer so far; survives an error halfway through it."""
-
-    status: int = 0
-    body: bytes = b""
-    error: str | None = None
-    retry_after: float | None = None
+        retry_after = parse_retry_after(answer.retry_after, time.time()) if answer.retry_after else None
+        return Outcome(verdict=verdict, attempt=attempt, reason=reason, retry_after=retry_after)
 
 
 def _judge_status(status: int) -> tuple[Verdict, str]:
@@ -201,67 +101,35 @@ def _judge_status(status: int) -> tuple[Verdict, str]:
     return Verdict.REFUSED, reason
 
 
-def _judge_error(exc: Exception, dial: _Dial) -> tuple[Verdict, str]:
-    # Refused only if no address of the name was allowed: `localhost` may be ::1 (not allowed) and 127.0.0.1
-    # (allowed, but down just now), and that is worth another attempt.
-    if dial.refused is not None and not dial.allowed and isinstance(exc, OSError):
-        return Verdict.REFUSED, dial.refused.reason
-    if isinstance(exc, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-        return Verdict.REFUSED, "invalid url"
-    if isinstance(exc, ValueError) and not isinstance(exc, aiohttp.ClientError):
-        return Verdict.REFUSED, "invalid request"
-    return Verdict.RETRY, _network_reason(exc)
+def _judge_error(exc: Exception, task: ClaimedTask) -> tuple[Verdict, str]:
+    match exc:
+        case CallFailed():
+            return Verdict.RETRY, exc.reason
+        case InvalidRequest():
+            return Verdict.REFUSED, exc.reason
+        case TargetRefused():
+            metrics.egress_refused()
+            log.warning("egress_refused", client=task.client_id, task=task.task_id, reason=exc.reason)
+            return Verdict.REFUSED, exc.reason
+    log.exception("attempt_failed_unexpectedly", client=task.client_id, task=task.task_id)
+    return Verdict.RETRY, "internal error"
 
 
-def _network_reason(exc: Exception) -> str:
-    if isinstance(exc, aiohttp.ClientSSLError):
-        return "tls error"
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        return _connector_reason(exc)
-    for kind, reason in _REASONS:
-        if isinstance(exc, kind):
-            return reason
-    return "internal error"
-
-
-def _connector_reason(exc: aiohttp.ClientConnectorError) -> str:
-    if isinstance(exc, aiohttp.ClientConnectorDNSError):
-        return "name not resolved"
-    return _ERRNO_REASONS.get(exc.os_error.errno or 0, "connection failed")
-
-
-# The first that matches, so the narrower ones come first.
-_REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (aiohttp.ConnectionTimeoutError, "connect timeout"),
-    (TimeoutError, "timeout"),
-    (_CallBroken, "connection closed"),
-    (aiohttp.ClientPayloadError, "response cut off"),
-    (aiohttp.ClientResponseError, "invalid response"),
-    (aiohttp.ClientError, "connection failed"),
-    (OSError, "connection failed"),
-)
-
-
-def _url(text: str) -> URL:
-    """The task's URL as it was given: yarl would tidy up escapes and dots that the target may tell apart."""
-    plain = text.isascii() and text.isprintable() and " " not in text
-    url = URL(text, encoded=plain)
-    address = literal_address(url.raw_host or "")
-    if address is not None and address.version == 4 and str(address) != url.raw_host:
-        # aiohttp refuses http://2130706433/; dial what it stands for, past the same check as any other.
-        return url.with_host(str(address))
-    return url
-
-
-def _headers(task: ClaimedTask) -> LooseHeaders:
+def _headers(task: ClaimedTask) -> list[tuple[str, str]]:
     """The task's headers in their own spelling, and the gateway's, which a task can't forge but for
     Idempotency-Key."""
-    headers = CIMultiDict(task.headers)
-    for name in ("X-Task-ID", "X-Client-ID", "X-Attempt"):
-        headers.popall(name, None)
-    headers["X-Task-ID"] = task.task_id
-    headers["X-Client-ID"] = task.client_id
-    headers["X-Attempt"] = str(task.attempt)
-    headers.setdefault("Idempotency-Key", task.task_id)
-    headers.setdefault("User-Agent", USER_AGENT)
+    names = set()
+    headers = []
+    for name, value in task.headers.items():
+        lower = name.lower()
+        if lower not in _FORGED:
+            names.add(lower)
+            headers.append((name, value))
+    headers.append(("X-Task-ID", task.task_id))
+    headers.append(("X-Client-ID", task.client_id))
+    headers.append(("X-Attempt", str(task.attempt)))
+    if "idempotency-key" not in names:
+        headers.append(("Idempotency-Key", task.task_id))
+    if "user-agent" not in names:
+        headers.append(("User-Agent", USER_AGENT))
     return headers

@@ -1,0 +1,65 @@
+"""One call: a connection from the pool or a new one, one request, one answer."""
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+
+from gateway.dispatch.egress import EgressGuard
+from gateway.dispatch.http.connection import Answer, Connection
+from gateway.dispatch.http.dial import Dialer
+from gateway.dispatch.http.errors import CallFailed
+from gateway.dispatch.http.message import Origin, encode, parse_url
+from gateway.dispatch.http.pool import Pool
+from gateway.dispatch.http.proxy import Proxy
+from gateway.dispatch.http.resolver import Resolver
+
+# A host that swallows packets would otherwise hold one of the caller's slots for the whole of a long timeout.
+CONNECT_SECONDS = 30.0
+
+
+class Client:
+    """``limit``: calls open at once, which the caller keeps to; ``proxy``: see `Proxy.parse`. Belongs to one loop."""
+
+    def __init__(self, guard: EgressGuard, limit: int, tls: ssl.SSLContext, proxy: Proxy | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pool = Pool(limit)
+        self._dialer = Dialer(guard, Resolver(limit), tls, proxy)
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Iterable[tuple[str, str]],
+        body: bytes | None,
+        answer: Answer,
+        timeout: float,
+    ) -> None:
+        """Exactly one request on the wire, at most ``timeout`` seconds from the name look-up to the last byte read.
+        Fills ``answer`` as far as it comes. Raises `CallFailed`, `InvalidRequest` and `TargetRefused`."""
+        deadline = self._loop.time() + timeout
+        target = parse_url(url)
+        origin = target.origin
+        proxy = self._dialer.proxy_for(origin)
+        absolute = proxy is not None and not origin.tls
+        if proxy is not None and absolute:
+            headers = [*headers, *proxy.headers]
+        request = encode(method, target, headers, body, absolute=absolute)
+        connection = self._pool.take(origin)
+        if connection is None:
+            connection = await self._dial(origin, proxy, timeout)
+        await connection.exchange(request, answer, deadline)
+
+    async def _dial(self, origin: Origin, proxy: Proxy | None, timeout: float) -> Connection:
+        self._pool.make_room()
+        try:
+            async with asyncio.timeout(min(timeout, CONNECT_SECONDS)):
+                return await self._dialer.dial(
+                    origin, proxy, lambda sock: Connection(self._loop, origin, sock, self._pool)
+                )
+        except TimeoutError:
+            raise CallFailed("timeout" if timeout <= CONNECT_SECONDS else "connect timeout") from None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()

@@ -1,0 +1,147 @@
+"""What goes out: a URL as an origin and a path, and the head of a request. Pure functions; whatever could change a
+request's framing or smuggle a header in is refused here too, whoever let it pass before."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from yarl import URL
+
+from gateway.dispatch.egress import literal_address
+from gateway.dispatch.http.errors import InvalidRequest
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# Those whose body is expected, so that its absence is said too (RFC 9110, 8.6).
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+# Framing and the connection are this package's alone (RFC 9110, 7.6.1).
+_OURS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_URL = re.compile(r"(https?)://([^/?#]*)([^#]*)(?:#.*)?", re.IGNORECASE)
+_AUTHORITY = re.compile(r"(\[[0-9a-z:.%_~-]+\]|[a-z0-9!$&'()*+,;=._~%-]+)(?::([0-9]*))?", re.IGNORECASE)
+_CACHED_LENGTH = 512
+
+
+class Origin(NamedTuple):
+    """What a connection belongs to. ``host`` is a lower-case name or an address in its plain notation."""
+
+    tls: bool
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL, taken apart once. ``authority`` is the Host header (RFC 9112, 3.2), ``path`` includes the query."""
+
+    origin: Origin
+    authority: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as bytes; ``body`` stays apart so that a large one is not copied. ``bodiless``: to HEAD."""
+
+    head: bytes
+    body: bytes | None
+    bodiless: bool
+
+
+def parse_url(text: str) -> Target:
+    """Raises `InvalidRequest`. Path and query stay as they were given: the target may tell escapes and dots apart.
+
+    >>> parse_url("http://Example.com/a/../b?q=%41#top")
+    Target(origin=Origin(tls=False, host='example.com', port=80), authority='example.com', path='/a/../b?q=%41')
+    >>> parse_url("https://2130706433:8443").origin
+    Origin(tls=True, host='127.0.0.1', port=8443)
+    """
+    # Targets are called again and again; a long URL is likely one of its kind.
+    return _parse(text) if len(text) <= _CACHED_LENGTH else _parse.__wrapped__(text)
+
+
+@lru_cache(maxsize=4096)
+def _parse(text: str) -> Target:
+    if not _plain(text):
+        try:
+            text = str(URL(text))
+        except ValueError as problem:
+            raise InvalidRequest from problem
+    url = _URL.fullmatch(text) if _plain(text) else None
+    authority = _AUTHORITY.fullmatch(url[2]) if url else None
+    if url is None or authority is None:
+        raise InvalidRequest("invalid url")
+    tls = len(url[1]) == 5
+    default = 443 if tls else 80
+    port = int(authority[2][:6]) if authority[2] else default
+    if not 1 <= port <= 65535:
+        raise InvalidRequest
+    host = _host(authority[1])
+    shown = f"[{host}]" if ":" in host else host.rstrip(".")
+    path = url[3] if url[3].startswith("/") else "/" + url[3]
+    return Target(Origin(tls, host, port), shown if port == default else f"{shown}:{port}", path)
+
+
+def _host(text: str) -> str:
+    """Every notation of an address becomes the address it stands for, so that it is judged, dialled and pooled as
+    one."""
+    address = literal_address(text)
+    if address is not None:
+        return str(address)
+    if not text.strip(".") or "%" in text or text.startswith("["):
+        raise InvalidRequest("invalid url")
+    return text.lower()
+
+
+def _plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def encode(
+    method: str, target: Target, headers: Iterable[tuple[str, str]], body: bytes | None, *, absolute: bool = False
+) -> Request:
+    """The request with exactly these headers besides Host and Content-Length. ``absolute``: its first line carries the
+    whole URL, as a proxy wants it. Raises `InvalidRequest`.
+
+    >>> encode("POST", parse_url("http://a/x"), [("X-A", "1")], None).head
+    b'POST /x HTTP/1.1\\r\\nHost: a\\r\\nX-A: 1\\r\\nContent-Length: 0\\r\\n\\r\\n'
+    """
+    if method not in METHODS:
+        raise InvalidRequest
+    form = f"http://{target.authority}{target.path}" if absolute else target.path
+    lines = [f"{method} {form} HTTP/1.1", f"Host: {target.authority}"]
+    for name, value in headers:
+        if not _may_be_sent(name):
+            raise InvalidRequest
+        lines.append(f"{name}: {value}")
+    if body is not None or method in _WITH_BODY:
+        lines.append(f"Content-Length: {len(body or b'')}")
+    text = "\n".join(lines)
+    # One look at all values: a line that holds more than itself, or any other control character, is no header.
+    if text.count("\n") != len(lines) - 1 or _CONTROL.search(text):
+        raise InvalidRequest
+    try:
+        head = (text.replace("\n", "\r\n") + "\r\n\r\n").encode()
+    except UnicodeEncodeError as problem:
+        raise InvalidRequest from problem
+    return Request(head, body or None, method == "HEAD")
+
+
+@lru_cache(maxsize=1024)
+def _may_be_sent(name: str) -> bool:
+    return bool(_TOKEN.fullmatch(name)) and name.lower() not in _OURS
