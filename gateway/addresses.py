@@ -55,6 +55,18 @@ def upstream(text: str) -> str:
     return text.rstrip("/")
 
 
+def proxy(text: str) -> str:
+    """`http://[user:password@]host[:port]`; the connection to the proxy itself is not encrypted."""
+    allowed = "http://[user:password@]host:port, special characters of a password percent-encoded"
+    url = _split(text, allowed)
+    known = url.hostname and (_is_address(url.hostname) or _is_name(url.hostname))
+    if url.scheme != "http" or not known or url.path not in {"", "/"} or not re.fullmatch(r"[\x21-\x7e]+", text):
+        raise ValueError(allowed)
+    if set(text) & set("?#\\"):
+        raise ValueError(allowed)
+    return text
+
+
 def redis_url(text: str) -> str:
     """`redis://`, `rediss://` (TLS) or `unix://`, as redis-py reads them."""
     allowed = (

@@ -170,7 +170,7 @@ def _redis_address(url: str) -> list[tuple[str, int]]:
 async def _make_dispatcher(
     stack: contextlib.AsyncExitStack, settings: Settings, store: Store, guard: EgressGuard
 ) -> Dispatcher:
-    sender = await stack.enter_async_context(HttpSender(guard, settings.max_in_flight))
+    sender = await stack.enter_async_context(HttpSender(guard, settings.max_in_flight, settings.outbound_proxy))
     upkeep = await stack.enter_async_context(Upkeep(store.claims, settings.lease_seconds))
     return Dispatcher(
         store.claims,

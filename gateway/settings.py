@@ -78,6 +78,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("UPSTREAM_URL", None, addresses.upstream, "the service this sidecar stands before"),
     Setting("OUTBOUND_ALLOW", "", addresses.outbound, "loopback targets that may be called (127.0.0.1:9000)"),
     Setting("OUTBOUND_ALLOW_PRIVATE", "true", parsing.boolean, "private networks may be called"),
+    Setting("OUTBOUND_PROXY", None, addresses.proxy, "proxy for the calls to targets (http://user:password@host:port)"),
     Setting("WINDOW_ALGORITHM", "sliding", parsing.choice("sliding", "fixed"), "sliding or fixed"),
     Setting("MAX_OVERRIDE_CONCURRENT", "100", _at_least_one, "ceiling of an override's max_concurrent"),
     Setting("MAX_OVERRIDE_REQUESTS_PER_MIN", "10000", _at_least_one, "ceiling of an override's requests_per_min"),
@@ -153,6 +154,7 @@ class Settings:
     upstream_url: str | None
     outbound_allow: tuple[str, ...]
     outbound_allow_private: bool
+    outbound_proxy: str | None = field(repr=False)
     window_algorithm: Literal["sliding", "fixed"]
     max_override_concurrent: int
     max_override_requests_per_min: int
