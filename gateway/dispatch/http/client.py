@@ -41,10 +41,7 @@ class Client:
         target = parse_url(url)
         origin = target.origin
         proxy = self._dialer.proxy_for(origin)
-        absolute = proxy is not None and not origin.tls
-        if proxy is not None and absolute:
-            headers = [*headers, *proxy.headers]
-        request = encode(method, target, headers, body, absolute=absolute)
+        request = encode(method, target, headers, body, via=None if origin.tls else proxy)
         connection = self._pool.take(origin)
         if connection is None:
             connection = await self._dial(origin, proxy, timeout)

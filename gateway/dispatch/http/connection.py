@@ -136,15 +136,17 @@ class Connection(asyncio.Protocol):
             if self._done is done:
                 self.abort()
 
-    def abort(self) -> None:
-        """Close at once; what is not sent yet is dropped."""
-        self._done = None
+    def abort(self, reason: str = "connection closed") -> None:
+        """Close at once; what is not sent yet is dropped. A call that is open fails for this reason."""
+        done, self._done = self._done, None
         self._unsent = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._transport is not None:
             self._transport.abort()
+        if done is not None and not done.done():
+            done.set_exception(CallFailed(reason))
 
     # The loop's side
 
@@ -169,11 +171,13 @@ class Connection(asyncio.Protocol):
             self._received += len(data)
             parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
-            self._invalid = True
-        if self._complete:
-            self._finish(reusable=self._reusable and not self._invalid)
-        elif self._invalid:
-            self._fail("invalid response")
+            # Behind a complete answer it is not the answer that is wrong.
+            self._invalid = self._invalid or not self._complete
+            self._reusable = False
+        if self._invalid:
+            self.abort("invalid response")
+        elif self._complete:
+            self._finish(reusable=self._reusable)
         elif self._head_done and self._received - self._before_body > READ_BYTES:
             # The status is known and counts; the rest of a huge answer is not pulled in to save a connection. Framing
             # and trailers are in the count, so nothing in a body is without a bound.
@@ -223,9 +227,9 @@ class Connection(asyncio.Protocol):
         if self._head_done and until_close and clean:
             self._finish(reusable=False)
         elif tls:
-            self._fail("tls error")
+            self.abort("tls error")
         else:
-            self._fail("response cut off" if self._head_done else "connection closed")
+            self.abort("response cut off" if self._head_done else "connection closed")
 
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
@@ -254,7 +258,7 @@ class Connection(asyncio.Protocol):
         if self._done is None:
             return
         if self._loop.time() >= self._deadline:
-            self._fail("timeout")
+            self.abort("timeout")
         else:
             self._set_timer()
 
@@ -262,7 +266,13 @@ class Connection(asyncio.Protocol):
         done, self._done = self._done, None
         transport = self._transport
         # An answer that came before its request was sent whole leaves the rest of the request on the connection.
-        if not reusable or self._unsent is not None or transport is None or transport.get_write_buffer_size():
+        whole = (
+            transport is not None
+            and self._unsent is None
+            and not transport.is_closing()
+            and not transport.get_write_buffer_size()
+        )
+        if not reusable or not whole:
             self.abort()
         else:
             if self._bodiless:
@@ -272,19 +282,14 @@ class Connection(asyncio.Protocol):
         if done is not None and not done.done():
             done.set_result(None)
 
-    def _fail(self, reason: str) -> None:
-        done = self._done
-        self.abort()
-        if done is not None and not done.done():
-            done.set_exception(CallFailed(reason))
-
     # The parser's side
 
     def on_message_begin(self) -> None:
         """The first byte of an answer, also of an interim one; behind a complete one there must be none."""
         if self._complete:
-            self._invalid = True
-        self._forget_head()
+            self._reusable = False
+        else:
+            self._forget_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, which is ignored."""
@@ -310,6 +315,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The end of a head. Interim answers (RFC 9110, 15.2) are skipped; 101 was not asked for."""
+        if self._complete:
+            return
         parser = cast(HttpResponseParser, self._parser)
         status = parser.get_status_code()
         if 100 <= status < 200 and status != 101:
@@ -324,12 +331,12 @@ class Connection(asyncio.Protocol):
         if self._bodiless:
             self._complete = True
             # Whether chunks follow a head that should have none can't be told from the next answer.
-            self._reusable = self._coding is None and parser.should_keep_alive()
+            self._reusable = self._coding is None and parser.should_keep_alive() and self._idle_seconds > 0
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, without its framing."""
         if self._complete:
-            self._invalid = True
+            self._reusable = False
             return
         kept = self._answer.body
         if len(kept) < KEPT_BYTES:

@@ -106,6 +106,8 @@ class Dialer:
         tls = self._tls if origin.tls else None
         try:
             _, connection = await loop.create_connection(lambda: make(sock), sock=sock, ssl=tls, server_hostname=name)
+        except ssl.SSLError:  # one of them is a ValueError too
+            raise
         except ValueError as problem:  # a name that no certificate can hold
             sock.close()
             raise InvalidRequest from problem

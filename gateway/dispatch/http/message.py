@@ -11,6 +11,7 @@ from yarl import URL
 
 from gateway.dispatch.egress import literal_address
 from gateway.dispatch.http.errors import InvalidRequest
+from gateway.dispatch.http.proxy import Proxy
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Those whose body is expected, so that its absence is said too (RFC 9110, 8.6).
@@ -113,22 +114,28 @@ def _plain(text: str) -> bool:
 
 
 def encode(
-    method: str, target: Target, headers: Iterable[tuple[str, str]], body: bytes | None, *, absolute: bool = False
+    method: str,
+    target: Target,
+    headers: Iterable[tuple[str, str]],
+    body: bytes | None,
+    via: Proxy | None = None,
 ) -> Request:
-    """The request with exactly these headers besides Host and Content-Length. ``absolute``: its first line carries the
-    whole URL, as a proxy wants it. Raises `InvalidRequest`.
+    """The request with exactly these headers besides Host and Content-Length. ``via``: a proxy that is to forward it,
+    which wants the whole URL in the first line (RFC 9112, 3.2.2). Raises `InvalidRequest`.
 
     >>> encode("POST", parse_url("http://a/x"), [("X-A", "1")], None).head
     b'POST /x HTTP/1.1\\r\\nHost: a\\r\\nX-A: 1\\r\\nContent-Length: 0\\r\\n\\r\\n'
     """
     if method not in METHODS:
         raise InvalidRequest
-    form = f"http://{target.authority}{target.path}" if absolute else target.path
+    form = target.path if via is None else f"http://{target.authority}{target.path}"
     lines = [f"{method} {form} HTTP/1.1", f"Host: {target.authority}"]
     for name, value in headers:
         if not _may_be_sent(name):
             raise InvalidRequest
         lines.append(f"{name}: {value}")
+    if via is not None and via.authorization is not None:
+        lines.append(f"Proxy-Authorization: {via.authorization}")
     if body is not None or method in _WITH_BODY:
         lines.append(f"Content-Length: {len(body or b'')}")
     text = "\n".join(lines)

@@ -36,17 +36,13 @@ class Proxy:
         authorization = None if login is None else "Basic " + b64encode(login.encode()).decode()
         return cls(parts.hostname or "", parts.port or 80, authorization)
 
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        """What a request to the proxy itself carries."""
-        return [] if self.authorization is None else [("Proxy-Authorization", self.authorization)]
-
     async def open_tunnel(self, sock: socket.socket, host: str, port: int) -> None:
         """Make the connection to the proxy one to the target. Raises `CallFailed` where the proxy does not."""
         loop = asyncio.get_running_loop()
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
-        lines += [f"{name}: {value}" for name, value in self.headers]
+        if self.authorization is not None:
+            lines.append(f"Proxy-Authorization: {self.authorization}")
         await loop.sock_sendall(sock, ("\r\n".join(lines) + "\r\n\r\n").encode())
         head = b""
         while not head.endswith(b"\r\n\r\n"):
