@@ -9,7 +9,7 @@ import pytest
 from raw_http import OK, Target, a_task, read_request, serving, target
 
 from gateway.dispatch.egress import EgressGuard
-from gateway.dispatch.http.connection import HEAD_BYTES, KEPT_BYTES, READ_BYTES
+from gateway.dispatch.http.answer import HEAD_BYTES, KEPT_BYTES, READ_BYTES
 from gateway.dispatch.sender import HttpSender
 from gateway.models import Outcome, Verdict
 
@@ -117,6 +117,8 @@ INVALID = [
     b"HTTP/1.1 000 OK\r\nContent-Length: 2\r\n\r\nab",
     b"HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nab",
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n" + OK,
+    b"HTTP/2.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+    b"HTTP/0.9 200 OK\r\nContent-Length: 2\r\n\r\nok",
     b"\0" * 64,
     CHUNKED + b"-2\r\nab\r\n0\r\n\r\n",
     CHUNKED + b"0x2\r\nab\r\n0\r\n\r\n",

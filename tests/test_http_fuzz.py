@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from raw_http import OK, a_task, read_request, serving
 
 from gateway.dispatch.egress import EgressGuard
-from gateway.dispatch.http.connection import Answer, Connection
+from gateway.dispatch.http.answer import Answer
+from gateway.dispatch.http.connection import Connection
 from gateway.dispatch.http.errors import CallFailed
 from gateway.dispatch.http.message import Origin, Request
 from gateway.dispatch.sender import HttpSender

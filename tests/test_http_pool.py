@@ -9,7 +9,7 @@ from conftest import until
 from raw_http import OK, a_task, read_request, serving, target
 
 from gateway.dispatch.egress import EgressGuard
-from gateway.dispatch.http import connection, pool
+from gateway.dispatch.http import answer, connection, pool
 from gateway.dispatch.sender import HttpSender
 from gateway.models import Outcome, Verdict
 
@@ -86,7 +86,7 @@ async def test_idle_connections_are_given_up(
     sender: HttpSender, monkeypatch: pytest.MonkeyPatch, promise: bytes
 ) -> None:
     """A connection that nobody used for the idle time is closed by us, whatever longer time the target promises."""
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(answer, "IDLE_SECONDS", 0.2)
     monkeypatch.setattr(pool, "_SWEEP_SECONDS", 0.05)
     async with target(b"HTTP/1.1 200 OK\r\n" + promise + b"Content-Length: 0\r\n\r\n") as server:
         await sender.send(a_task(server.url), 5)
@@ -99,7 +99,7 @@ async def test_idle_connections_are_given_up(
 async def test_a_shorter_promise_is_kept(sender: HttpSender, monkeypatch: pytest.MonkeyPatch) -> None:
     """`Keep-Alive: timeout=N` shortens the idle time to a second less than the target promised."""
     monkeypatch.setattr(pool, "_SWEEP_SECONDS", 0.05)
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 3600.0)
+    monkeypatch.setattr(answer, "IDLE_SECONDS", 3600.0)
     async with target(b"HTTP/1.1 200 OK\r\nKeep-Alive: max=5, timeout=2\r\nContent-Length: 0\r\n\r\n") as server:
         before = time.monotonic()
         await sender.send(a_task(server.url), 5)

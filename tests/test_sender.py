@@ -11,7 +11,7 @@ import pytest
 from raw_http import a_task, read_request, serving, target
 
 from gateway.dispatch.egress import EgressGuard
-from gateway.dispatch.http.connection import KEPT_BYTES
+from gateway.dispatch.http.answer import KEPT_BYTES
 from gateway.dispatch.sender import HttpSender
 from gateway.models import Outcome, Verdict
 

@@ -12,8 +12,8 @@ import structlog
 
 from gateway import __version__, metrics
 from gateway.dispatch.egress import EgressGuard, TargetRefused
+from gateway.dispatch.http.answer import Answer
 from gateway.dispatch.http.client import Client
-from gateway.dispatch.http.connection import Answer
 from gateway.dispatch.http.errors import CallFailed, InvalidRequest
 from gateway.dispatch.http.proxy import Proxy
 from gateway.dispatch.retry import parse_retry_after

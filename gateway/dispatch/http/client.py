@@ -5,7 +5,8 @@ import ssl
 from collections.abc import Iterable
 
 from gateway.dispatch.egress import EgressGuard
-from gateway.dispatch.http.connection import Answer, Connection
+from gateway.dispatch.http.answer import Answer
+from gateway.dispatch.http.connection import Connection
 from gateway.dispatch.http.dial import Dialer
 from gateway.dispatch.http.errors import CallFailed
 from gateway.dispatch.http.message import Origin, encode, parse_url
