@@ -149,6 +149,7 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
             settings.outbound_allow_private,
             settings.upstream_url,
             _redis_address(url),
+            store.nodes,
         )
         if settings.embedded_redis_port is not None:  # also in a worker, whose parent runs the server
             guard.add_own("localhost", settings.embedded_redis_port)

@@ -1,11 +1,21 @@
 """The egress rule: which addresses may be called, by text and at the dial."""
 
 import doctest
+import socket
+import subprocess
+from pathlib import Path
 
 import pytest
+from conftest import until, valkey_server
+from raw_http import a_task
 
 from gateway.dispatch import egress
 from gateway.dispatch.egress import EgressGuard, TargetRefused
+from gateway.dispatch.sender import HttpSender
+from gateway.errors import StoreUnavailable
+from gateway.settings import Settings
+from gateway.store import open_store
+from gateway.store.batching import CommandError
 
 
 def dials(guard: EgressGuard, address: str, port: int = 80, host: str | None = None) -> bool:
@@ -168,3 +178,58 @@ def test_malformed_entry_names_the_setting(entry: str) -> None:
     """A malformed entry stops the start with the setting's name and what would be right."""
     with pytest.raises(ValueError, match="OUTBOUND_ALLOW"):
         EgressGuard([entry])
+
+
+def test_what_is_own_by_now_is_never_dialled() -> None:
+    """The addresses that the gateway's own names and nodes have at the dial stay closed, through a proxy too."""
+    guard = EgressGuard(["0.0.0.0/0"], own=[("redis.test", 6379)], nodes=lambda: [("Node.test", 7000), ("::1", 7001)])
+    assert (guard.own_hosts(6379), guard.own_hosts(7000), guard.own_hosts(80)) == (["redis.test"], ["node.test"], [])
+    with pytest.raises(TargetRefused, match="its Redis"):
+        guard.check_dial("::ffff:10.1.2.3", 6379, "alias.test", ["10.1.2.3"])
+    guard.check_dial("10.1.2.4", 6379, "alias.test", ["10.1.2.3"])
+    for host, port in (("redis.test", 6379), ("NODE.test.", 7000), ("[::1]", 7001)):
+        with pytest.raises(TargetRefused):
+            guard.check_proxied(host, port)
+    guard.check_proxied("node.test", 7001)
+    guard.check_proxied("10.1.2.3", 6379)
+
+
+async def test_nodes_of_a_cluster_are_never_called(tmp_path: Path) -> None:
+    """Every node of the Cluster is refused, though the settings name only one of them, and by a name."""
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    port, bus = ports
+    command = [valkey_server(), "--cluster-enabled", "yes", "--cluster-port", str(bus), "--save", "", "--bind"]
+    command += ["127.0.0.1", "--port", str(port), "--dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+
+            def slots_taken() -> bool:
+                try:
+                    with socket.create_connection(("127.0.0.1", port), 1) as connection:
+                        connection.sendall(b"CLUSTER ADDSLOTSRANGE 0 16383\r\n")
+                        return connection.recv(64) != b""
+                except OSError:
+                    return False
+
+            await until(slots_taken)
+            settings = Settings.load({"REDIS_URL": f"redis://localhost:{port}", "REDIS_CLUSTER": "true"})
+            async with open_store(settings, str(settings.redis_url)) as store:
+
+                async def reached() -> bool:
+                    try:
+                        await store._front.execute("GET", "any")
+                    except (CommandError, StoreUnavailable):
+                        return False
+                    return True
+
+                await until(reached)
+                async with HttpSender(EgressGuard(["127.0.0.0/8", "localhost"], nodes=store.nodes), 1) as sender:
+                    for host in ("127.0.0.1", "localhost", "2130706433"):
+                        outcome = await sender.send(a_task(f"http://{host}:{port}/"), 5)
+                        assert outcome.reason == "target not allowed: listener of the gateway itself or its Redis"
+        finally:
+            server.kill()

@@ -7,7 +7,7 @@ import ipaddress
 import re
 import socket
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -76,7 +76,8 @@ class EgressGuard:
     IPv6 one in brackets then: ``[::1]:9000``). A name's entry holds for URLs that carry that very name.
     ``upstream``: UPSTREAM_URL, whose origin is always allowed. ``own``: (host, port) of every listener of
     the gateway and of its Redis, refused always, by UPSTREAM_URL too; add what is only known later with
-    `add_own`. A malformed entry raises ValueError naming the setting.
+    `add_own`. ``nodes`` tells the same of a Cluster's nodes, which come and go. A malformed entry raises ValueError
+    naming the setting.
     """
 
     def __init__(
@@ -85,10 +86,12 @@ class EgressGuard:
         allow_private: bool = True,
         upstream: str | None = None,
         own: Collection[tuple[str, int]] = (),
+        nodes: Callable[[], Iterable[tuple[str, int]]] = tuple,
     ) -> None:
         self._allow = tuple(_parse_entry(entry) for entry in allow)
         self._allow_private = allow_private
         self._upstream = _origin(upstream) if upstream else None
+        self._nodes = nodes
         self._own: set[tuple[str, int]] = set()
         for host, port in own:
             self.add_own(host, port)
@@ -96,7 +99,7 @@ class EgressGuard:
     def add_own(self, host: str, port: int) -> None:
         """Never dial this either. A wildcard host (``0.0.0.0``, ``::``) stands for every address of this
         machine, a name for URLs that carry it (and ``localhost`` for both loopback addresses): what it resolves
-        to is asked at the dial, see `own_names`."""
+        to is asked at the dial, see `own_hosts`."""
         if not host:
             host = "::"
         address = literal_address(host)
@@ -126,7 +129,7 @@ class EgressGuard:
 
     def check_dial(self, address: str, port: int, host: str | None = None, own: Collection[str] = ()) -> None:
         """Raise `TargetRefused` unless this very address may be dialled; ``host`` is the URL's host, ``own`` what the
-        `own_names` of this port resolve to."""
+        `own_hosts` of this port resolve to."""
         parsed = literal_address(address)
         if parsed is None:
             raise TargetRefused("not an IP address")
@@ -139,14 +142,17 @@ class EgressGuard:
     def check_proxied(self, host: str, port: int) -> None:
         """The same where a proxy will dial: an address is judged as ever, of a name only that it is not the gateway's
         own, since what it resolves to is the proxy's affair."""
+        own = self.own_hosts(port)
         if literal_address(host) is not None:
-            self.check_dial(host, port)
-        elif (_normal_host(host), port) in self._own:
+            self.check_dial(host, port, own=[each for each in own if literal_address(each) is not None])
+        elif _normal_host(host) in own:
             raise TargetRefused(_OWN)
 
-    def own_names(self, port: int) -> list[str]:
-        """The names under which the gateway's own are known on this port; their addresses are refused as well."""
-        return [host for host, own_port in self._own if own_port == port and literal_address(host) is None]
+    def own_hosts(self, port: int) -> list[str]:
+        """What is the gateway's own on this port and may have other addresses by now: names, and a Cluster's nodes.
+        What they resolve to is for `check_dial`."""
+        names = [host for host, own_port in self._own if own_port == port and literal_address(host) is None]
+        return names + [_normal_host(host) for host, node_port in self._nodes() if node_port == port]
 
     def is_local(self, host: str, port: int) -> bool:
         """Whether the target is UPSTREAM_URL or on loopback by its text: never called through a proxy."""

@@ -45,6 +45,10 @@ class Store:
         self._front = front
         self._pool_size = settings.redis_pool_size
 
+    def nodes(self) -> list[tuple[str, int]]:
+        """Where the nodes of a Cluster listen; none on one Redis."""
+        return self._front.nodes() if isinstance(self._front, ClusterLink) else []
+
     async def ping(self) -> None:
         """Raise StoreUnavailable unless Redis answers."""
         try:

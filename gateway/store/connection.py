@@ -73,6 +73,10 @@ class ClusterLink:
             message = "The Redis Cluster did not answer; it is not known whether the request was carried out."
             raise StoreUnavailable(message, unknown=True) from error
 
+    def nodes(self) -> list[tuple[str, int]]:
+        """Host and port of every node, as far as they are known by now."""
+        return [(str(node.host), int(node.port)) for node in self._cluster.get_nodes()]
+
     async def scan(self, pattern: str) -> AsyncIterator[bytes]:
         """All keys that match, on all primaries."""
         async for key in self._cluster.scan_iter(match=pattern, count=1000):

@@ -103,7 +103,8 @@ class AnswerReader:
         return data[room:]
 
     def end(self, *, clean: bool) -> str | None:
-        """The connection has ended, ``clean``: by the target's will. Why that is no complete answer, None: it is one."""
+        """The connection has ended, ``clean``: by the target's will. None where that completes the answer, else what it
+        lacks."""
         until_close = not self._has_length and (self._coding is None or not self._coding.endswith(b"chunked"))
         if not self._head_done:
             return "connection closed"

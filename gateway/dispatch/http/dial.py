@@ -59,7 +59,7 @@ class Dialer:
             self._guard.check_proxied(origin.host, origin.port)
             return await _race(await self._addresses(proxy.host, proxy.port))
         addresses = await self._addresses(origin.host, origin.port)
-        own = [address for name in self._guard.own_names(origin.port) for address in await self._own(name, origin.port)]
+        own = [address for host in self._guard.own_hosts(origin.port) for address in await self._own(host, origin.port)]
         return await _race(self._allowed(addresses, origin.host, own))
 
     async def _addresses(self, host: str, port: int) -> list[AddrInfo]:
@@ -69,10 +69,10 @@ class Dialer:
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (str(address), port))]
 
-    async def _own(self, name: str, port: int) -> list[str]:
+    async def _own(self, host: str, port: int) -> list[str]:
         """Redis, given by a name, must be refused under its addresses too, whatever they are by now."""
         try:
-            return [str(address[0]) for *_, address in await self._resolver.lookup(name, port)]
+            return [str(address[0]) for *_, address in await self._addresses(host, port)]
         except (CallFailed, InvalidRequest):
             return []
 
