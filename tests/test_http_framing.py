@@ -3,6 +3,7 @@ the connection."""
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,6 +11,7 @@ from raw_http import OK, Target, a_task, read_request, serving, target
 
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.http.answer import HEAD_BYTES, KEPT_BYTES, READ_BYTES
+from gateway.dispatch.http.connection import Connection
 from gateway.dispatch.sender import HttpSender
 from gateway.models import Outcome, Verdict
 
@@ -201,11 +203,14 @@ async def test_what_is_read_is_bounded(sender: HttpSender, answer: bytes) -> Non
 
 
 async def test_an_answer_before_the_request_is_sent_counts(sender: HttpSender) -> None:
-    """A target that refuses a large body at its head is heard, and the rest of the body is not sent."""
+    """A target that refuses a large body at its head is heard, the rest of the body is not sent, and no other request
+    follows on that connection."""
     received = 0
+    connections = 0
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal received
+        nonlocal received, connections
+        connections += 1
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
         await writer.drain()
@@ -214,25 +219,42 @@ async def test_an_answer_before_the_request_is_sent_counts(sender: HttpSender) -
 
     body = b"x" * 50_000_000
     async with serving(refuse) as port:
-        outcome = await sender.send(a_task(f"http://127.0.0.1:{port}/", body=body), 10)
-    assert (outcome.verdict, outcome.attempt.status, outcome.attempt.body) == (Verdict.REFUSED, 413, "big")
+        for _ in range(2):
+            outcome = await sender.send(a_task(f"http://127.0.0.1:{port}/", body=body), 10)
+            assert (outcome.verdict, outcome.attempt.status, outcome.attempt.body) == (Verdict.REFUSED, 413, "big")
+    assert connections == 2
     assert received < len(body)
 
 
-async def test_an_answer_and_a_reset_before_the_request_is_sent_count(sender: HttpSender) -> None:
-    """A target that answers and closes without reading the body resets the connection; its answer counts all the
-    same."""
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # uvloop sends at the end of a turn, when it has read
+async def test_an_answer_counts_though_a_write_failed_first(
+    sender: HttpSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target that answers and closes without reading the body resets the connection; where the next write meets that
+    before anything was read, the answer counts all the same."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    closed = threading.Event()
 
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        sock = writer.get_extra_info("socket")
-        reader._transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
-        await writer.drain()
-        sock.shutdown(socket.SHUT_WR)
+    def refuse() -> None:
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.recv(65536)
+            accepted.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        closed.set()
 
-    async with serving(refuse) as port:
-        outcome = await sender.send(a_task(f"http://127.0.0.1:{port}/", body=b"x" * 50_000_000), 10)
+    send_more = Connection._send_more
+
+    def send_late(self: Connection) -> None:
+        assert closed.wait(10)
+        send_more(self)
+
+    monkeypatch.setattr(Connection, "_send_more", send_late)
+    target_thread = threading.Thread(target=refuse)
+    target_thread.start()
+    with listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        outcome = await sender.send(a_task(url, body=b"x" * 5_000_000), 10)
+        target_thread.join()
     assert (outcome.attempt.status, outcome.attempt.body) == (413, "big")
 
 
