@@ -1,15 +1,23 @@
 """Targets byte by byte, for the tests of the sender: what they receive, and exactly what they answer."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
-from gateway.models import ClaimedTask
+import pytest
+import trustme
+
+from gateway.dispatch.egress import EgressGuard
+from gateway.dispatch.sender import HttpSender
+from gateway.models import ClaimedTask, Outcome
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+LOOPBACK = ["127.0.0.0/8", "::1"]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -106,3 +114,36 @@ async def target(answer: bytes = OK, *, then_close: bool = False) -> AsyncIterat
     async with serving(made.handle) as port:
         made.port = port
         yield made
+
+
+async def send(url: str, guard: EgressGuard | None = None, timeout: float = 5, **kwargs: Any) -> Outcome:
+    """One attempt by a sender of its own; loopback is allowed unless a guard says otherwise."""
+    async with HttpSender(guard or EgressGuard(LOOPBACK), 10, **kwargs) as sender:
+        return await sender.send(a_task(url), timeout)
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, known: dict[str, list[str]]) -> list[str]:
+    """These names, and no others, have these addresses; the answer grows with every name that is asked for."""
+    asked: list[str] = []
+
+    def answer(host: str, port: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.append(host)
+        if host not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        found = []
+        for address in known[host]:
+            family, rest = (socket.AF_INET6, (0, 0)) if ":" in address else (socket.AF_INET, ())
+            found.append((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port, *rest)))
+        return found
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    return asked
+
+
+def tls_contexts(authority: trustme.CA, *identities: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context with a certificate for these names, and a client's that trusts its authority."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*identities).configure_cert(server)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    return server, trusting
