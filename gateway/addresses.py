@@ -60,9 +60,8 @@ def proxy(text: str) -> str:
     allowed = "http://[user:password@]host:port, special characters of a password percent-encoded"
     url = _split(text, allowed)
     known = url.hostname and (_is_address(url.hostname) or _is_name(url.hostname))
-    if url.scheme != "http" or not known or url.path not in {"", "/"} or not re.fullmatch(r"[\x21-\x7e]+", text):
-        raise ValueError(allowed)
-    if set(text) & set("?#\\"):
+    plain = re.fullmatch(r"[\x21-\x7e]+", text) and not set(text) & set("?#\\")
+    if url.scheme != "http" or not known or url.path not in {"", "/"} or not plain:
         raise ValueError(allowed)
     return text
 
