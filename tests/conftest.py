@@ -36,9 +36,10 @@ DEADLINE = 10.0
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The HTTP client is tested on both loops: on uvloop, where the gateway runs, events come in another order."""
+    """What tests the sender itself runs on both loops: on uvloop, where the gateway runs, events come in another
+    order."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name.startswith(("test_http_", "test_sender")):
+    if hasattr(getattr(item, "module", None), "HttpSender"):
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 
