@@ -1,0 +1,422 @@
+"""The store against a model: whatever order things happen in, the real server decides what the model does."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from model import (
+    DEFAULT_LIMIT,
+    ENDED,
+    KEY_TTL,
+    LEASE,
+    MAX_DELIVERIES,
+    MAX_QUEUED,
+    MAX_QUEUES,
+    SETTINGS,
+    STATES,
+    TICK,
+    Claim,
+    ClientModel,
+    Server,
+    Task,
+)
+
+from gateway.models import (
+    Admission,
+    Admitted,
+    Attempt,
+    Client,
+    Duplicate,
+    KeyConflict,
+    Outcome,
+    QueueFull,
+    RateLimit,
+    RateLimited,
+    TaskSpec,
+    TooManyQueues,
+    Verdict,
+)
+from gateway.settings import Settings
+from gateway.store import open_store
+from gateway.store.claims import Claimed
+
+STEPS_AN_EXAMPLE = 60
+STEPS = int(os.environ.get("MODEL_STEPS", "6000"))
+CONSUMERS = 2
+CLIENTS = ("alpha", "beta")
+
+clients = st.sampled_from(CLIENTS)
+consumers = st.integers(0, CONSUMERS - 1)
+picks = st.integers(0, 1000)
+requests = st.fixed_dictionaries(
+    {
+        "queue": st.sampled_from(("default", "critical", "low", "one-too-many")),
+        "delay": st.sampled_from((0, 0, 0, 1, 2, 5)),
+        "absolute": st.booleans(),
+        "bound": st.sampled_from((0, 0, 0, 1, 2, 6)),
+        "cost": st.integers(1, 3),
+        "limit": st.sampled_from((7, 20, 40)),
+        "expires": st.sampled_from((None, None, None, 0, 1, 4)),
+        "key": st.sampled_from((None, None, None, "k1", "k2")),
+        "fingerprint": st.sampled_from((b"one", b"one", b"two")),
+    }
+)
+
+
+class Machine(RuleBasedStateMachine):
+    """Rules do one thing to the store and to the model, and compare the answers; invariants compare what is left behind."""
+
+    steps = 0
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server = server
+        server.reset()
+        self.now = 0
+        self.batches = 0
+        self.clients = {name: ClientModel() for name in CLIENTS}
+        self.claims: list[Claim] = []
+
+    # --- admission --------------------------------------------------------------------------------
+
+    @rule(name=clients, wanted=st.lists(requests, min_size=1, max_size=3), local=st.booleans())
+    def admit(self, name: str, wanted: list[dict[str, Any]], local: bool) -> None:
+        """Each request of a batch is decided as the model decides it, in order."""
+        self.server.hold()
+        specs = [self.spec(request) for request in wanted]
+        tasks = self.server.stores[0].tasks
+        if len(specs) == 1:
+            answers = [self.server.run(tasks.admit(name, specs[0], create=True, local=local))]
+        else:
+            answers = self.server.run(tasks.admit_many(name, specs, create=True))
+        for request, answer in zip(wanted, answers, strict=True):
+            assert not isinstance(answer, Exception)
+            self.decide(self.clients[name], request, answer)
+
+    def spec(self, request: dict[str, Any]) -> TaskSpec:
+        now = int(time.time() * 1000)
+        delayed = request["delay"] * TICK
+        absolute = request["absolute"] and delayed > 0
+        # As the API does it: moments are the caller's, Redis's clock judges them.
+        return TaskSpec(
+            queue=request["queue"],
+            method="POST",
+            url="http://target/",
+            headers={},
+            body=b"x",
+            delay=0 if absolute else delayed,
+            run_at=now + delayed * 1000 if absolute else 0,
+            expires_at=0 if request["expires"] is None else now + request["expires"] * TICK * 1000,
+            bound=request["bound"],
+            requests_per_min=request["limit"],
+            cost=request["cost"],
+            idempotency_key=request["key"],
+            fingerprint=request["fingerprint"],
+        )
+
+    def decide(self, client: ClientModel, request: dict[str, Any], answer: Admission) -> None:
+        cost, limit, key, fingerprint = request["cost"], request["limit"], request["key"], request["fingerprint"]
+        before = client.keys.get(key)
+        if key is not None and before is not None and self.now - before[2] < KEY_TTL:
+            assert isinstance(answer, Duplicate if before[1] == fingerprint else KeyConflict), answer
+            assert answer.task_id == before[0]
+        elif request["queue"] not in client.queues and len(client.queues) >= MAX_QUEUES:
+            assert isinstance(answer, TooManyQueues), answer
+        elif client.used(self.now) + cost > limit:
+            assert isinstance(answer, RateLimited), answer
+            frees = 61 - client.frees(self.now, cost, limit) * TICK
+            assert max(1, frees - 2) <= answer.retry_after <= frees
+        elif len(client.tasks) - len(client.of(*ENDED)) >= MAX_QUEUED:
+            assert isinstance(answer, QueueFull), answer
+        else:
+            assert isinstance(answer, Admitted), answer
+            self.accept(client, request, answer)
+        assert answer.window.used == client.used(self.now)
+
+    def accept(self, client: ClientModel, request: dict[str, Any], answer: Admitted) -> None:
+        expires = None if request["expires"] is None else self.now + request["expires"]
+        task = Task(answer.task_id, request["queue"], request["bound"], expires, "queued")
+        if request["delay"]:
+            task.state, task.due = "scheduled", self.now + request["delay"]
+        else:
+            task.order = self.next_batch(), 0
+        assert answer.scheduled == (task.state == "scheduled")
+        assert task.task_id not in client.tasks
+        client.tasks[task.task_id] = task
+        client.queues.add(task.queue)
+        client.admitted.append((self.now, request["cost"]))
+        if request["key"] is not None:
+            client.keys[request["key"]] = task.task_id, request["fingerprint"], self.now
+
+    def next_batch(self) -> int:
+        self.batches += 1
+        return self.batches
+
+    # --- claims -----------------------------------------------------------------------------------
+
+    @rule(name=clients, consumer=consumers, want=st.integers(1, 6))
+    def claim(self, name: str, consumer: int, want: int) -> None:
+        """A claim starts what may start and nothing else, in order, and leaves nothing that it could have started."""
+        self.server.hold()
+        self.started(name, consumer, want, self.server.run(self.server.stores[consumer].claims.claim(name, want)))
+
+    def started(self, name: str, consumer: int, want: int, answer: Claimed) -> None:
+        client = self.clients[name]
+        assert len(answer.tasks) <= want
+        assert answer.limit == client.limit
+        self.bury_expired(name)
+        for held in answer.tasks:
+            task = client.tasks[held.task_id]
+            assert task.state == "queued", task
+            assert not task.expired(self.now), task
+            assert client.fits(task), f"{len(client.of('running'))} are open already"
+            assert task in client.heads(), "it overtook another of its queue"
+            assert held.attempt == task.attempts + task.crashes + 1
+            assert held.failures == task.attempts
+            task.state = "running"
+            task.claim = Claim(task, held, consumer, self.now)
+            self.claims.append(task.claim)
+        assert answer.in_flight == len(client.of("running"))
+        if len(answer.tasks) < want:
+            assert not [task for task in client.heads() if client.fits(task)], "something could have started"
+
+    def bury_expired(self, name: str) -> None:
+        """Which of the expired tasks a claim comes past is its own affair; that only expired ones end so is not."""
+        client = self.clients[name]
+        late = {f"task:{task.task_id}".encode(): task for task in client.of("queued") if task.expired(self.now)}
+        for key, record in self.server.records(list(late)):
+            if record.state == "D":
+                assert record.reason == "expired"
+                late[key].state = "dead"
+
+    def pick(self, live: bool, at: int, consumer: int | None = None) -> Claim | None:
+        found = [c for c in self.claims if c.live == live and consumer in (None, c.consumer)]
+        return found[-1 - at % len(found)] if found else None
+
+    @precondition(lambda self: self.claims)
+    @rule(
+        live=st.sampled_from((True, True, False)),
+        at=picks,
+        verdict=st.sampled_from(("succeeded", "retry", "retry", "dead")),
+        delay=st.integers(0, 3),
+        want=st.integers(0, 3),
+    )
+    def finish(self, live: bool, at: int, verdict: str, delay: int, want: int) -> None:
+        """Only the present claim of a task can end it; a late or repeated finish changes nothing."""
+        claim = self.pick(live, at)
+        if claim is None:
+            return
+        self.server.hold()
+        attempt = Attempt(status=500, error=None, started_at=0, duration_ms=1, body=None)
+        kind = Verdict.DELIVERED if verdict == "succeeded" else Verdict.RETRY
+        outcome = Outcome(verdict=kind, attempt=attempt, reason="http 500")
+        retry_in = delay * TICK if verdict == "retry" else None
+        store = self.server.stores[claim.consumer].claims
+        answer = self.server.run(store.finish(claim.held, outcome, retry_in=retry_in, want=want))
+        assert answer.owned == claim.live
+        if not claim.live:
+            return
+        task = claim.task
+        self.end(claim, {"retry": "retrying"}.get(verdict, verdict))
+        task.attempts += 1
+        task.due = self.now + delay
+        if want:
+            assert answer.claimed is not None
+            self.started(claim.held.client_id, claim.consumer, want, answer.claimed)
+
+    def end(self, claim: Claim, state: str) -> None:
+        claim.live = False
+        claim.task.claim = None
+        claim.task.state = state
+
+    @precondition(lambda self: self.claims)
+    @rule(consumer=consumers, keep=picks)
+    def renew(self, consumer: int, keep: int) -> None:
+        """A renewal keeps what is its owner's, and tells what is not."""
+        own = [claim for n, claim in enumerate(self.claims[-12:]) if claim.consumer == consumer and keep >> n & 1]
+        self.server.hold()
+        # One task may appear under several claims of one owner; each is asked for by itself.
+        for claim in own:
+            lost = self.server.run(self.server.stores[consumer].claims.renew([claim.held]))
+            assert bool(lost) == (not claim.live)
+            if claim.live:
+                claim.leased = self.now
+
+    @rule(consumer=consumers)
+    def reclaim(self, consumer: int) -> None:
+        """Exactly what was not renewed for a lease is taken back, or buried where it happened too often."""
+        self.server.hold()
+        lapsed = [claim for claim in self.claims if claim.live and self.now - claim.leased >= LEASE]
+        assert self.server.run(self.server.stores[consumer].claims.reclaim_lapsed(100)) == len(lapsed)
+        for claim in lapsed:
+            claim.task.crashes += 1
+            self.end(claim, "dead" if claim.task.crashes >= MAX_DELIVERIES else "queued")
+
+    @precondition(lambda self: self.claims)
+    @rule(live=st.sampled_from((True, True, False)), at=picks)
+    def hand_back(self, live: bool, at: int) -> None:
+        """A claim that is handed back waits at its old place, and nothing is counted."""
+        claim = self.pick(live, at)
+        if claim is None:
+            return
+        self.server.hold()
+        self.server.run(self.server.stores[claim.consumer].claims.hand_back([claim.held]))
+        if claim.live:
+            self.end(claim, "queued")
+
+    @rule(name=clients, consumer=consumers, known=picks)
+    def recover(self, name: str, consumer: int, known: int) -> None:
+        """What a lost reply brought is handed back; what its owner knows of stays."""
+        own = [c for c in self.claims if c.live and c.consumer == consumer and c.held.client_id == name]
+        kept = [claim for n, claim in enumerate(own) if known >> n & 1]
+        self.server.hold()
+        claims = self.server.stores[consumer].claims
+        given = self.server.run(claims.hand_back_unknown(name, [claim.held.entry for claim in kept]))
+        lost = [claim for claim in own if claim not in kept]
+        assert given == len(lost)
+        for claim in lost:
+            self.end(claim, "queued")
+
+    # --- schedule, ends, settings, time -----------------------------------------------------------
+
+    @rule(consumer=consumers)
+    def promote(self, consumer: int) -> None:
+        """Exactly what is due moves to its queue, the earlier due before the later."""
+        self.server.hold()
+        self.server.run(self.server.stores[consumer].claims.promote_due(100))
+        batch = self.next_batch()
+        for client in self.clients.values():
+            for task in client.of("scheduled", "retrying"):
+                if task.due <= self.now:
+                    task.state, task.order = "queued", (batch, task.due)
+
+    @precondition(lambda self: any(client.tasks for client in self.clients.values()))
+    @rule(name=clients, at=picks)
+    def cancel(self, name: str, at: int) -> None:
+        """What waits is cancelled; what runs or has ended is not."""
+        tasks = list(self.clients[name].tasks.values())
+        if not tasks:
+            return
+        task = tasks[-1 - at % len(tasks)]
+        self.server.hold()
+        answer = self.server.run(self.server.stores[0].tasks.cancel(name, task.task_id))
+        assert answer is not None
+        waits = task.state in ("queued", "scheduled", "retrying")
+        assert answer[1] == waits
+        if waits:
+            task.state = "cancelled"
+        assert answer[0].state.value == task.state
+        assert answer[0].attempts == task.attempts + task.crashes + (task.state == "running")
+
+    @rule(name=clients, limit=st.integers(1, 5))
+    def set_limit(self, name: str, limit: int) -> None:
+        """A new limit holds for the next start."""
+
+        def change(client: Client | None) -> Client:
+            new = client or self.server.stores[0].clients.new(name)
+            return msgspec.structs.replace(new, rate_limit=RateLimit(limit, 100), source="client")
+
+        self.server.run(self.server.stores[0].clients.update(name, change))
+        self.clients[name].limit = limit
+
+    @rule(name=clients, cancel_tasks=st.booleans())
+    def delete(self, name: str, cancel_tasks: bool) -> None:
+        """A deleted client's tasks go on under the default's limit, or all that wait are cancelled."""
+        self.server.hold()
+        client = self.clients[name]
+        waiting = client.of("queued", "scheduled", "retrying")
+        gone = self.server.run(self.server.stores[0].clients.delete(name, cancel_tasks=cancel_tasks))
+        assert gone == (len(waiting) if cancel_tasks else 0)
+        for task in waiting if cancel_tasks else ():
+            task.state = "cancelled"
+        client.limit = DEFAULT_LIMIT
+
+    @rule(ticks=st.sampled_from((1, 1, 2, 3, 4, 9)))
+    def advance(self, ticks: int) -> None:
+        """Time passes."""
+        self.server.hold()
+        self.server.age(ticks * TICK)
+        self.now += ticks
+
+    @rule(consumer=consumers)
+    def sweep(self, consumer: int) -> None:
+        """The slow search for stranded clients never finds one."""
+        assert self.server.run(self.server.stores[consumer].claims.sweep(100)) == 0
+
+    # --- what must hold after every step ----------------------------------------------------------
+
+    @invariant()
+    def figures_agree(self) -> None:
+        """In flight, queued, scheduled, dead and the window are the model's."""
+        type(self).steps += 1
+        self.server.hold()
+        for name, client in self.clients.items():
+            usage = self.server.run(self.server.stores[0].windows.usage(name))
+            assert (usage.in_flight, usage.queued, usage.scheduled, usage.dead, usage.window.used) == (
+                len(client.of("running")),
+                len(client.of("queued")),
+                len(client.of("scheduled", "retrying")),
+                len(client.of("dead")),
+                client.used(self.now),
+            )
+
+    @invariant()
+    def records_agree(self) -> None:
+        """Every accepted task is kept, in the model's state and with its counts."""
+        for client in self.clients.values():
+            tasks = list(client.tasks.values())
+            found = self.server.records([f"task:{task.task_id}".encode() for task in tasks])
+            assert [(STATES[task.state], task.attempts, task.crashes) for task in tasks] == [
+                (record.state, record.attempts, record.crashes) for _, record in found
+            ]
+
+    @invariant()
+    def nobody_is_stranded(self) -> None:
+        """A client with something that may start now is where dispatchers look."""
+        ready = {name.decode() for name in self.server.raw.zrange("ready", 0, -1)}
+        for name, client in self.clients.items():
+            if any(client.fits(task) for task in client.heads()):
+                assert name in ready
+
+
+@pytest.fixture
+def server(valkey: str) -> Iterator[Server]:
+    """The session's Valkey with a store for each consumer, on a loop of the test's own."""
+    loop = asyncio.new_event_loop()
+    raw = redis.Redis.from_url(valkey)
+    stack = AsyncExitStack()
+    made = [open_store(Settings.load(SETTINGS), valkey) for _ in range(CONSUMERS)]
+    stores = [loop.run_until_complete(stack.enter_async_context(store)) for store in made]
+    yield Server(loop, raw, stores)
+    loop.run_until_complete(stack.aclose())
+    loop.close()
+    raw.close()
+
+
+@pytest.mark.timeout(120 + STEPS / 20)
+def test_the_store_does_what_the_model_does(server: Server) -> None:
+    """Thousands of random steps (MODEL_STEPS: more), each answer and each state compared."""
+    Machine.steps = 0
+    factory: Callable[[], Machine] = lambda: Machine(server)  # noqa: E731 - hypothesis wants a factory without arguments
+    run_state_machine_as_test(
+        factory,
+        settings=settings(
+            max_examples=-(-STEPS // STEPS_AN_EXAMPLE),
+            stateful_step_count=STEPS_AN_EXAMPLE,
+            deadline=None,
+            database=None,
+            # The same steps each time, so that `make test` can't fail by luck; the long runs look further.
+            derandomize="MODEL_STEPS" not in os.environ,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    assert Machine.steps >= min(STEPS, 5000)
