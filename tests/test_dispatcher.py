@@ -69,7 +69,7 @@ class Memory:
     async def hand_back(self, tasks: Sequence[ClaimedTask]) -> None:
         self.returned += tasks
 
-    async def hand_back_unknown(self, client_id: str, known: Collection[str]) -> int:
+    async def hand_back_unknown(self, client_id: str, known: Collection[ClaimedTask]) -> int:
         return 0
 
     async def listen(self, on_ready: Callable[[str], None], on_due: Callable[[], None]) -> None:

@@ -280,7 +280,7 @@ class Machine(RuleBasedStateMachine):
         kept = [claim for n, claim in enumerate(own) if known >> n & 1]
         self.server.hold()
         claims = self.server.stores[consumer].claims
-        given = self.server.run(claims.hand_back_unknown(name, [claim.held.entry for claim in kept]))
+        given = self.server.run(claims.hand_back_unknown(name, [claim.held for claim in kept]))
         lost = [claim for claim in own if claim not in kept]
         assert given == len(lost)
         for claim in lost:

@@ -337,7 +337,7 @@ async def test_a_lost_claim_reply_holds_its_slots_no_longer_than_it_must(opened:
     for _ in range(3):
         await admit(store)
     known, *_ = (await store.claims.claim("acme", 3)).tasks
-    assert await store.claims.hand_back_unknown("acme", [known.entry]) == 2
+    assert await store.claims.hand_back_unknown("acme", [known]) == 2
     assert (await store.windows.usage("acme")).in_flight == 1
     assert await store.claims.renew([known]) == []
 

@@ -304,7 +304,7 @@ class Dispatcher:
                 if lane.asking:
                     continue
                 try:
-                    known = {run.task.entry for run in lane.runs.values()}
+                    known = [run.task for run in lane.runs.values()]
                     count = await self._claims.hand_back_unknown(lane.client_id, known)
                 except StoreUnavailable as exc:
                     self._set_outage(exc)

@@ -74,6 +74,7 @@ class Claims:
             self._consumer,
             want,
             task.task_id,
+            task.entry,
             task.fence,
             verdict,
             int((retry_in or 0) * 1000),
@@ -88,19 +89,19 @@ class Claims:
         """Renew the leases; returns the tasks that are not this process's any more."""
         lost = []
         for client_id, chunk in _by_client(tasks):
-            reply = await self._runner.run("renew", client_id, self._consumer, *_pairs(chunk))
-            gone = {task_id.decode() for task_id in reply}
-            lost += [task for task in chunk if task.task_id in gone]
+            reply = await self._runner.run("renew", client_id, self._consumer, *_named(chunk))
+            lost += [chunk[position - 1] for position in reply]
         return lost
 
     async def hand_back(self, tasks: Sequence[ClaimedTask]) -> None:
         """Give claims back at once; counts toward neither retries nor deliveries."""
         for client_id, chunk in _by_client(tasks):
-            await self._runner.run("hand_back", client_id, self._consumer, *_pairs(chunk))
+            await self._runner.run("hand_back", client_id, self._consumer, *_named(chunk))
 
-    async def hand_back_unknown(self, client_id: str, known: Collection[str]) -> int:
-        """Give back what is pending under this consumer and not among the ``known`` entries: a reply was lost."""
-        return int(await self._runner.run("recover", client_id, self._consumer, *known))
+    async def hand_back_unknown(self, client_id: str, known: Collection[ClaimedTask]) -> int:
+        """Give back what is pending under this consumer and not among the ``known``: a reply was lost."""
+        named = (part for task in known for part in (task.queue, task.entry))
+        return int(await self._runner.run("recover", client_id, self._consumer, *named))
 
     async def promote_due(self, limit: int) -> float | None:
         """Move due tasks to their streams; returns the seconds until the next is due, None where none is scheduled."""
@@ -172,5 +173,5 @@ def _by_client(tasks: Sequence[ClaimedTask]) -> list[tuple[str, list[ClaimedTask
     ]
 
 
-def _pairs(tasks: Sequence[ClaimedTask]) -> list[str | int]:
-    return [part for task in tasks for part in (task.task_id, task.fence)]
+def _named(tasks: Sequence[ClaimedTask]) -> list[str | int]:
+    return [part for task in tasks for part in (task.task_id, task.entry, task.fence)]

@@ -5,14 +5,14 @@
 -- @include claim
 -- Ends one attempt: frees the slot and stores the result, schedules the retry, or buries the task; then hands back the
 -- client's next tasks in the same trip, or marks the client ready for others.
--- KEYS: scope. ARGV: scope, consumer, want, id, fence, verdict (succeeded|retry|dead), retry in ms, reason, attempt (JSON).
+-- KEYS: scope. ARGV: scope, consumer, want, id, entry, fence, verdict (succeeded|retry|dead), retry in ms, reason, attempt (JSON).
 -- Returns {} where the claim is not this consumer's any more (nothing changed), else what claim.lua returns.
 -- Safe to repeat: the second call finds no claim.
-local consumer, want, id, fence = ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
-local verdict, retry_in, reason, attempt = ARGV[11], tonumber(ARGV[12]), ARGV[13], ARGV[14]
+local consumer, want, id, entry, fence = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10], tonumber(ARGV[11])
+local verdict, retry_in, reason, attempt = ARGV[12], tonumber(ARGV[13]), ARGV[14], ARGV[15]
 
 local record = load_record(id)
-if not record or not owns(record, consumer, fence) then return {} end
+if not record or not owns(record, consumer, entry, fence) then return {} end
 drop_entry(record)
 record[ATTEMPTS] = record[ATTEMPTS] + 1
 record[LAST] = attempt

@@ -3,14 +3,14 @@
 -- @include record
 -- @include pending
 -- After a lost reply: gives back what is pending under this consumer and unknown to it. KEYS: scope.
--- ARGV: scope, consumer, then the entry ids it knows. Returns how many it gave back; at most 100 a queue in one call.
+-- ARGV: scope, consumer, then queue, entry for each it knows. Returns how many it gave back; at most 100 a queue in one call.
 local known, given = {}, 0
-for i = 8, #ARGV do known[ARGV[i]] = true end
+for i = 8, #ARGV, 2 do known[ARGV[i] .. ' ' .. ARGV[i + 1]] = true end
 for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
   local key = stream_key(queue)
   if queue ~= '' and redis.call('EXISTS', key) == 1 then
     for _, row in ipairs(redis.call('XPENDING', key, group, '-', '+', 100, ARGV[7])) do
-      local entry = not known[row[1]] and redis.call('XRANGE', key, row[1], row[1])[1]
+      local entry = not known[queue .. ' ' .. row[1]] and redis.call('XRANGE', key, row[1], row[1])[1]
       local record = entry and load_record(entry[2][2])
       if record then
         give_back(entry[2][2], record, row[4])

@@ -1,10 +1,12 @@
--- The fence: a claim is still this consumer's while the pending list says so, with the delivery count it was given.
-local function owns(record, consumer, fence)
-  if record[STATE] ~= IN_STREAM then return false end
+-- The fence: a claim is still this consumer's while the pending list says so, at the entry and with the delivery count it was
+-- given. The count alone begins at 1 again with each retry: a finish that is repeated because its reply was lost would then
+-- end the next attempt.
+local function owns(record, consumer, entry, fence)
+  if record[STATE] ~= IN_STREAM or record[ENTRY] ~= entry then return false end
   local key = stream_key(record[QUEUE])
   if redis.call('EXISTS', key) == 0 then return false end
-  local row = redis.call('XPENDING', key, group, record[ENTRY], record[ENTRY], 1)[1]
-  return row ~= nil and row[2] == consumer and row[4] == fence, row
+  local row = redis.call('XPENDING', key, group, entry, entry, 1)[1]
+  return row ~= nil and row[2] == consumer and row[4] == fence
 end
 
 -- Takes a claim back: off the pending list, still in its stream at its old id, noted in `returned` under its old order.
