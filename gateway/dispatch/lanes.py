@@ -40,6 +40,11 @@ class LaneSemaphore(asyncio.Semaphore):
             super().release()
 
 
+def claim_key(task: ClaimedTask) -> tuple[str, str, str, int]:
+    """What tells claims apart: one that lapsed and was claimed again here differs in its fence alone."""
+    return task.client_id, task.queue, task.entry, task.fence
+
+
 class Run:
     """One claimed task of this process, from its claim to its end.
 
@@ -47,10 +52,11 @@ class Run:
     claimed or renewed it was sent, since the lease can't have begun before.
     """
 
-    __slots__ = ("lane", "lost", "proof", "sending", "task", "timer", "worker")
+    __slots__ = ("key", "lane", "lost", "proof", "sending", "task", "timer", "worker")
 
     def __init__(self, task: ClaimedTask, lane: "Lane", proof: float) -> None:
         self.task = task
+        self.key = claim_key(task)
         self.lane = lane
         self.proof = proof
         self.lost = False
@@ -75,7 +81,7 @@ class Lane:
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
         self.gate = LaneSemaphore(1)
-        self.runs: dict[tuple[str, str], Run] = {}
+        self.runs: dict[tuple[str, str, str, int], Run] = {}
         self.queued = False  # waits for its turn
         self.asking = 0  # requests in flight whose reply may bring tasks
         self.again = False  # was woken meanwhile
@@ -188,12 +194,12 @@ class Lanes:
     def add(self, lane: Lane, task: ClaimedTask, proof: float) -> Run:
         """Book a claimed task."""
         run = Run(task, lane, proof)
-        lane.runs[(task.queue, task.entry)] = run
+        lane.runs[run.key] = run
         self.open += 1
         return run
 
     def remove(self, run: Run) -> None:
         """The task is finished, handed back or lost."""
-        if run.lane.runs.pop((run.task.queue, run.task.entry), None) is not None:
+        if run.lane.runs.pop(run.key, None) is not None:
             self.open -= 1
             run.lane.full = False

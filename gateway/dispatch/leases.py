@@ -7,7 +7,7 @@ import asyncio
 import structlog
 
 from gateway.dispatch.claims import Claims
-from gateway.dispatch.lanes import Lanes, Run
+from gateway.dispatch.lanes import Lanes, Run, claim_key
 from gateway.errors import StoreUnavailable
 
 log = structlog.get_logger()
@@ -31,7 +31,9 @@ class Leases:
         self._outage = False
 
     def watch(self, run: Run) -> bool:
-        """Abort the run once its lease nears its end; False where it is that late already."""
+        """Abort the run once its lease nears its end; False where it is that late already, or lost before its call."""
+        if run.lost:
+            return False
         loop = asyncio.get_running_loop()
         ends = run.proof + self._safe_seconds
         if loop.time() >= ends:
@@ -60,11 +62,11 @@ class Leases:
     async def _renew(self, runs: list[Run]) -> None:
         sent = asyncio.get_running_loop().time()
         lost = await self._claims.renew([run.task for run in runs])
-        gone = {(task.client_id, task.queue, task.entry) for task in lost}
+        gone = {claim_key(task) for task in lost}
         for run in runs:
-            if (run.task.client_id, run.task.queue, run.task.entry) not in gone:
+            if run.key not in gone:
                 run.proof = sent
-            elif run.lane.runs.get((run.task.queue, run.task.entry)) is run:
+            elif run.key in run.lane.runs:
                 # Still open here, so it wasn't simply finished while the renewal travelled.
                 _log_lost(run, "taken over")
                 run.abort()

@@ -1,0 +1,163 @@
+"""The faults: each a plan and what is done while its load runs. ``leases`` of a fault are those of its plan."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from conftest import until
+from processes import GENEROUS
+
+from .accounts import Accounts, settled
+from .run import Plan, Run, running
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``do`` applies it; it returns once the fault is over."""
+
+    name: str
+    do: Callable[[Run], Awaitable[None]]
+    plan: Plan = field(default_factory=Plan)
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(**plan: Any) -> Callable[[Callable[[Run], Awaitable[None]]], Callable[[Run], Awaitable[None]]]:
+    """Enter a function into the list, with what its plan has of its own."""
+
+    def enter(do: Callable[[Run], Awaitable[None]]) -> Callable[[Run], Awaitable[None]]:
+        FAULTS[do.__name__] = Fault(do.__name__, do, Plan(**plan))
+        return do
+
+    return enter
+
+
+@fault()
+async def gateways_killed_and_terminated(run: Run) -> None:
+    """SIGKILL at a quarter, SIGTERM at a half, SIGKILL at three quarters; each comes back."""
+    await run.until_delivered(0.25)
+    await run.kill(0)
+    await run.restart(0)
+    await run.until_delivered(0.5)
+    await run.terminate(1)
+    await run.restart(1)
+    await run.until_delivered(0.75)
+    await run.kill(0)
+    await run.restart(0)
+
+
+@fault()
+async def gateway_frozen(run: Run) -> None:
+    """SIGSTOP for two leases, then SIGCONT."""
+    await run.until_delivered(0.25)
+    await run.freeze(0, 2)
+
+
+@fault()
+async def gateway_cut_off(run: Run) -> None:
+    """One gateway hears nothing of Redis for two leases; what it had sent arrives late."""
+    await run.until_delivered(0.25)
+    # More may be claimed by a request that was on its way: such a claim is made, its call is not.
+    run.proxies[0].hold()
+    run.extras_allowed += await run.pending(run.gateways[0])
+    await asyncio.sleep(2 * run.plan.lease)  # the fault itself
+    run.proxies[0].release()
+
+
+@fault()
+async def replies_dropped(run: Run) -> None:
+    """Every twentieth reply of Redis to either gateway is lost, and the connection with it."""
+    for proxy in run.proxies:
+        proxy.drop_every = 20
+    await run.until_delivered(0.9)
+    for proxy in run.proxies:
+        proxy.drop_every = 0
+    run.notes["replies dropped"] = sum(proxy.dropped for proxy in run.proxies)
+
+
+@fault()
+async def redis_killed(run: Run) -> None:
+    """SIGKILL of Redis, and its restart from the AOF after longer than a lease."""
+    await run.until_delivered(0.3)
+    run.extras_allowed += await run.pending()
+    run.server.kill()
+    await asyncio.sleep(1.5 * run.plan.lease)  # the fault itself
+    await run.server.start()
+    await run.until_delivered(0.6)
+    run.extras_allowed += await run.pending()
+    run.server.kill()
+    await run.server.start()
+
+
+@fault()
+async def redis_paused(run: Run) -> None:
+    """Redis answers nothing for longer than a lease, then everything."""
+    await run.until_delivered(0.3)
+    run.extras_allowed += await run.pending()
+    run.server.signal(signal.SIGSTOP)
+    await asyncio.sleep(10 if run.plan.scale > 1 else 2 * run.plan.lease)  # the fault itself
+    run.server.signal(signal.SIGCONT)
+
+
+@fault()
+async def redis_out_of_memory(run: Run) -> None:
+    """No room for new tasks: they are refused, what is there is worked off, and with room all goes on."""
+    await run.until_delivered(0.3)
+    async with run.redis() as client:
+        await client.config_set("maxmemory", 1_000_000)
+        before = len(run.load.unknown)
+        await until(lambda: len(run.load.unknown) > before + 10, GENEROUS)
+        # All that is due is worked off, although memory is full.
+        await until(lambda: _worked_off(run), GENEROUS)
+        await client.config_set("maxmemory", 0)
+
+
+async def _worked_off(run: Run) -> bool:
+    async with run.redis() as client:
+        return not any([await client.hget(f"depth:{name}", "n") not in (None, b"0") for name in run.limits])
+
+
+@fault(clients=3, concurrent=8, per_second=60, tasks=120)
+async def targets_misbehave(run: Run) -> None:
+    """Targets that hang, drip, reset, answer a gigabyte or no HTTP, redirect in a loop, beside one that works."""
+    run.kinds = ("ok", "hang", "ok", "drip", "ok", "reset", "ok", "huge", "ok", "garbage", "ok", "loop", "ok")
+    await until(lambda: run.load.sent >= run.plan.tasks, GENEROUS * run.plan.scale)
+    expected = {m for m in run.load.accepted if run.kinds[m % len(run.kinds)] in ("ok", "huge")}
+    await until(lambda: expected <= run.target.answered, GENEROUS * run.plan.scale)
+
+
+@fault()
+async def clocks_an_hour_off(run: Run) -> None:
+    """One gateway's clock is an hour ahead, the other's an hour back."""
+    path = str(Path(__file__).parent / "clock")
+    for number, offset in enumerate(("3600", "-3600")):
+        await run.terminate(number)
+        await run.restart(number, PYTHONPATH=path, CLOCK_OFFSET=offset)
+        async with run.session.get(run.gateways[number].url + "/v1/rate-limit?client_id=metered") as answer:
+            run.notes[f"gateway {number}"] = answer.headers.get("Date", "")
+    await run.until_delivered(0.9)
+
+
+@fault(clients=1, concurrent=100, call_ms=500, per_second=150)
+async def few_open_files(run: Run) -> None:
+    """A process that may have 128 files open, with room for a hundred calls at once."""
+    await run.terminate(1)
+    await run.terminate(0)
+    run.gateways[0] = await run.launch(0, files=128).ready()
+    run.serving = {0}
+    await run.until_delivered(0.9)
+
+
+async def suffer(one: Fault, folder: Path, scale: float = 1, **plan: Any) -> Accounts:
+    """A whole run with this fault; its accounts."""
+    async with running(folder, replace(one.plan, scale=scale, **plan)) as run:
+        await run.drive(_as_coroutine(one, run))
+        return await settled(run)
+
+
+async def _as_coroutine(one: Fault, run: Run) -> None:
+    await one.do(run)

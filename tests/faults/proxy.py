@@ -1,0 +1,83 @@
+"""A TCP proxy before Redis that one gateway goes through: it can hold everything back, or lose replies."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import hiredis
+
+
+class Proxy:
+    """``hold()`` is a network that swallows packets: nothing gets through until ``release()``, and then all of it does, late.
+    With ``drop_every`` n, the connection breaks instead of carrying each n-th reply: the command has run, its caller can't know.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self.drop_every = 0
+        self.dropped = 0
+        self._to = port
+        self._replies = 0
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def hold(self) -> None:
+        self._flowing.clear()
+
+    def release(self) -> None:
+        self._flowing.set()
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the aborted transports close in the loop's next turn
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # A cancelled task of a stream server is reported as an error; at the end of a run it is none.
+        with contextlib.suppress(OSError, asyncio.CancelledError), contextlib.closing(writer.transport):
+            await self._flowing.wait()
+            onward = await asyncio.open_connection("127.0.0.1", self._to)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._pump(reader, onward[1], None))
+                    group.create_task(self._pump(onward[0], writer, hiredis.Reader()))
+            except* OSError:
+                pass
+            finally:
+                onward[1].transport.abort()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, replies: hiredis.Reader | None) -> None:
+        while data := await source.read(65536):
+            await self._flowing.wait()
+            if replies is not None and self._loses(data, replies):
+                raise ConnectionResetError
+            sink.write(data)
+            await sink.drain()
+        # One end has closed: a command that was on its way still arrives before the other end hears of it.
+        raise ConnectionResetError
+
+    def _loses(self, data: bytes, replies: hiredis.Reader) -> bool:
+        replies.feed(data)
+        lost = False
+        while replies.gets() is not False:
+            self._replies += 1
+            lost = lost or bool(self.drop_every) and self._replies % self.drop_every == 0
+        self.dropped += lost
+        return lost

@@ -1,0 +1,270 @@
+"""One run: a Valkey, gateways, a target, load, and what a fault may do to them. The accounts are in `accounts`."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import redis.asyncio as redis
+from conftest import until
+from processes import GENEROUS, Process, Server
+
+from .proxy import Proxy
+from .target import Target
+
+# What runs beside every fault: a client whose window is small enough to be reached.
+METERED, METERED_LIMIT = "metered", 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much load, and how the gateways are set. ``tasks`` at least; it goes on until the fault is over.
+
+    ``lease`` in seconds; ``call_ms`` is how long a call to the target takes; ``batch`` tasks go in one request.
+    """
+
+    tasks: int = 300
+    per_second: float = 150
+    batch: int = 1
+    clients: int = 3
+    concurrent: int = 4
+    call_ms: int = 40
+    lease: float = 2
+    gateways: int = 2
+    scale: float = 1
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Frozen:
+    """Calls that a stopped process can't abort, by their connections: past ``lapsed`` they count apart."""
+
+    ports: set[int]
+    lapsed: float
+    resumed: float
+
+
+class Load:
+    """What was asked for and what was answered. A marker is the task's number, in its path."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.accepted: dict[int, tuple[str, str]] = {}  # marker: task id, client
+        self.not_before: dict[int, float] = {}
+        self.unknown: set[int] = set()  # no answer, or one that leaves open whether the task exists
+        self.refused: dict[int, int] = {}  # by status
+        self.errors: set[str] = set()
+
+    def answered(self, marker: int, client: str, status: int, item: Any) -> None:
+        if status == 201:
+            self.accepted[marker] = item["task_id"], client
+        elif status in (0, 503):
+            self.unknown.add(marker)
+            self.refused[status] = self.refused.get(status, 0) + 1
+        else:
+            self.refused[status] = self.refused.get(status, 0) + 1
+            if status != 429:
+                self.errors.add(f"{status}: {item}")
+
+
+class Run:
+    """Processes and load of one fault. ``extras_allowed`` grows with every call that a fault cut down."""
+
+    def __init__(self, folder: Path, plan: Plan, session: aiohttp.ClientSession) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.session = session
+        (folder / "redis").mkdir(parents=True)
+        self.server = Server(folder / "redis")
+        self.target = Target()
+        self.proxies: list[Proxy] = []
+        self.gateways: list[Process] = []
+        self.serving: set[int] = set()
+        self.load = Load()
+        self.limits = {f"client-{n}": plan.concurrent for n in range(plan.clients)} | {METERED: 2}
+        self.extras_allowed = 0
+        self.frozen: list[Frozen] = []
+        self.kinds: tuple[str, ...] = ("ok",)
+        self.notes: dict[str, Any] = {}
+        self.started = time.time()
+        self._random = random.Random(1)
+        self._ended = False
+
+    # --- processes --------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        await asyncio.gather(self.server.start(), self.target.start())
+        for _ in range(self.plan.gateways):
+            self.proxies.append(Proxy(self.server.port))
+            await self.proxies[-1].start()
+        self.gateways = [self.launch(number) for number in range(self.plan.gateways)]
+        await asyncio.gather(*(gateway.ready() for gateway in self.gateways))
+        self.serving = set(range(self.plan.gateways))
+        for name, limit in self.limits.items():
+            minute = METERED_LIMIT if name == METERED else 10_000_000
+            fields = {"client_id": name, "rate_limit": {"max_concurrent": limit, "requests_per_min": minute}}
+            status, answer = await self.gateways[0].call("PUT", "/admin/clients/set", fields)
+            assert status == 200, answer
+
+    def launch(self, number: int, *, files: int = 0, **more: str) -> Process:
+        """A gateway behind its own proxy."""
+        env = {
+            "REDIS_URL": self.proxies[number].url,
+            "REDIS_TIMEOUT": str(min(1.5, self.plan.lease / 4)),
+            "LEASE_SECONDS": str(self.plan.lease),
+            "DRAIN_SECONDS": "5",
+            # The accounts look at every record.
+            "MAX_RESULTS_PER_CLIENT": "100000000",
+            "MAX_DEAD_PER_CLIENT": "100000000",
+            "MAX_QUEUED_PER_CLIENT": "100000000",
+        }
+        log = self.folder / f"gateway-{number}.log"
+        return Process(self.session, log, [], files=files, **(env | self.plan.settings | more))
+
+    async def restart(self, number: int, **more: str) -> None:
+        self.gateways[number] = await self.launch(number, **more).ready()
+        self.serving.add(number)
+
+    async def kill(self, number: int) -> None:
+        """SIGKILL; what it had open then may be called once more."""
+        await self.stop(number)
+        self.extras_allowed += await self.pending(self.gateways[number])
+        await self.gateways[number].end(signal.SIGKILL)
+
+    async def terminate(self, number: int) -> None:
+        """SIGTERM; a drain that is long enough repeats nothing."""
+        self.serving.discard(number)
+        assert await self.gateways[number].end(signal.SIGTERM) == 0
+
+    async def stop(self, number: int) -> None:
+        """SIGSTOP, and what it has sent to Redis is carried out."""
+        self.serving.discard(number)
+        self.gateways[number].process.send_signal(signal.SIGSTOP)
+        async with self.redis() as client:
+            for _ in range(3):  # each lets Redis, and the proxy in this process, read what lies in the sockets
+                await client.ping()
+
+    async def freeze(self, number: int, leases: float) -> None:
+        """SIGSTOP for some leases, then SIGCONT: it can't abort its calls, which others repeat."""
+        stopped = time.time()
+        await self.stop(number)
+        process = self.gateways[number].process
+        ports = _ports_of(process.pid)
+        self.extras_allowed += await self.pending(self.gateways[number])
+        await asyncio.sleep(leases * self.plan.lease)  # the fault itself
+        # Its last renewal was a third of a lease before the stop, or a little more: that is when its leases may have ended.
+        self.frozen.append(Frozen(ports, stopped + self.plan.lease / 2, time.time()))
+        process.send_signal(signal.SIGCONT)
+        self.serving.add(number)
+
+    # --- Redis ------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def redis(self) -> AsyncIterator["redis.Redis"]:
+        async with redis.Redis.from_url(self.server.url) as client:
+            yield client
+
+    async def pending(self, gateway: Process | None = None) -> int:
+        """What is claimed and not finished, by this process or by all."""
+        total = 0
+        async with self.redis() as client:
+            for key in await client.keys("stream:*"):
+                for group in await client.xinfo_groups(key):
+                    for consumer in await client.xinfo_consumers(key, group["name"]):
+                        pid = consumer["name"].decode().rsplit("-", 2)[1]
+                        if gateway is None or pid == str(gateway.process.pid):
+                            total += consumer["pending"]
+        return total
+
+    # --- load -------------------------------------------------------------------------------------
+
+    async def until_delivered(self, share: float) -> None:
+        """Until so much of the planned load was answered by the target."""
+        await until(lambda: len(self.target.answered) >= share * self.plan.tasks, GENEROUS * self.plan.scale)
+
+    async def drive(self, fault: Coroutine[Any, Any, None]) -> None:
+        """Load while the fault happens, to its end."""
+        async with asyncio.TaskGroup() as group:
+            loading = [group.create_task(self._load()) for _ in range(8)]
+            await fault
+            await until(lambda: self.load.sent >= self.plan.tasks, GENEROUS * self.plan.scale)
+            self._ended = True
+            await asyncio.gather(*loading)
+
+    async def _load(self) -> None:
+        plan, load = self.plan, self.load
+        began, first = time.monotonic(), load.sent
+        while not self._ended:
+            ahead = (load.sent - first) / plan.per_second - (time.monotonic() - began)
+            if ahead > 0 or not self.serving:
+                await asyncio.sleep(max(ahead, 0.01))
+                continue
+            markers = range(load.sent, load.sent + plan.batch)
+            load.sent += plan.batch
+            client = METERED if self._random.random() < 0.1 else f"client-{self._random.randrange(plan.clients)}"
+            await self._enqueue(client, markers)
+
+    async def _enqueue(self, client: str, markers: range) -> None:
+        bodies = [self._body(marker) for marker in markers]
+        gateway = self.gateways[self._random.choice(sorted(self.serving))]
+        if self.plan.batch == 1:
+            path, body = "/v1/enqueue", {"client_id": client, **bodies[0]}
+        else:
+            path, body = "/v1/enqueue/batch", {"client_id": client, "tasks": bodies}
+        status, answer = await gateway.call("POST", path, body)
+        items = [(status, answer)] * len(markers)
+        if self.plan.batch > 1 and status in (201, 207):
+            items = [(item["status"], item) for item in answer["results"]]
+        for marker, (item_status, item) in zip(markers, items, strict=True):
+            self.load.answered(marker, client, item_status, item)
+
+    def _body(self, marker: int) -> dict[str, Any]:
+        kind = self.kinds[marker % len(self.kinds)]
+        body: dict[str, Any] = {"task": {"url": f"{self.target.url}/{kind}/{self.plan.call_ms}/{marker}"}}
+        if marker % 10 == 9:
+            body["delay"] = 0.5
+            self.load.not_before[marker] = time.time() + 0.5
+        if kind != "ok":
+            body |= {"timeout": 1, "max_retry": 1}
+        return body
+
+    async def end(self) -> None:
+        for gateway in self.gateways:
+            if gateway.process.poll() is None:
+                gateway.process.send_signal(signal.SIGCONT)
+                gateway.process.send_signal(signal.SIGKILL)
+                gateway.process.wait()
+        self.server.kill()
+        for proxy in self.proxies:
+            await proxy.stop()
+        await self.target.stop()
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, plan: Plan) -> AsyncIterator[Run]:
+    """A run with its processes up; all of them are gone at the end."""
+    timeout = aiohttp.ClientTimeout(20)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+        run = Run(folder, plan, session)
+        try:
+            await run.begin()
+            yield run
+        finally:
+            await run.end()
+
+
+def _ports_of(pid: int) -> set[int]:
+    """The local ports of a process's TCP connections (Linux)."""
+    inodes = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        link = str(entry.readlink())
+        if link.startswith("socket:["):
+            inodes.add(link[8:-1])
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[1].rsplit(":")[1], 16) for row in rows if row[9] in inodes}
