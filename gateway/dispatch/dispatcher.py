@@ -4,6 +4,7 @@ Redis.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -59,6 +60,7 @@ class Dispatcher:
         self._attempts = Attempts(claims, sender, self._leases)
         self._scheduler: Scheduler | None = None
         self._kick = asyncio.Event()
+        self._doubted = asyncio.Event()  # Redis may be away: ask, instead of waiting for the next poll
         self._leaving = False
         self._outage = False
         self._service: list[asyncio.Task[None]] = []
@@ -140,6 +142,7 @@ class Dispatcher:
     async def _poll(self) -> None:
         """The slow way that misses nothing: doorbells may get lost with their connection."""
         while True:
+            self._doubted.clear()
             try:
                 for client_id in await self._claims.ready(READY_AT_ONCE):
                     self._wake(client_id)
@@ -150,7 +153,9 @@ class Dispatcher:
                 log.exception("poll_failed")
             # Lanes that waited out an outage, too.
             self._kick.set()
-            await asyncio.sleep(AGAIN_SECONDS if self._outage else POLL_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_SECONDS if self._outage else POLL_SECONDS):
+                    await self._doubted.wait()
 
     async def _listen(self) -> None:
         while True:
@@ -165,6 +170,7 @@ class Dispatcher:
     def _set_outage(self, exc: StoreUnavailable | None) -> None:
         if exc is not None and not self._outage:
             log.warning("dispatch_paused", error=exc.message)
+            self._doubted.set()
         elif exc is None and self._outage:
             log.info("dispatch_resumed")
         self._outage = exc is not None

@@ -207,7 +207,7 @@ class Run:
                 continue
             markers = range(load.sent, load.sent + plan.batch)
             load.sent += plan.batch
-            client = METERED if self._random.random() < 0.1 else f"client-{self._random.randrange(plan.clients)}"
+            client = METERED if self._random.random() < 0.1 / plan.batch else f"client-{self._random.randrange(plan.clients)}"
             await self._enqueue(client, markers)
 
     async def _enqueue(self, client: str, markers: range) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import time
 from dataclasses import dataclass
+from typing import cast
 
 _CHUNK = b"x" * 65536
 _HUGE = 10**9
@@ -68,8 +69,7 @@ class _Connection(asyncio.Protocol):
         self.writable = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.target._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

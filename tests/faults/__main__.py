@@ -1,0 +1,116 @@
+"""The long versions: `make soak`, or `python -m faults` in tests/. Writes a table, and fails where something does not hold."""
+
+import argparse
+import asyncio
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from .accounts import Accounts
+from .faults import FAULTS, suffer
+from .isolation import beside
+
+COLUMNS = ("fault", "tasks sent", "accepted", "delivered", "dead", "lost", "repeated", "cut down", "most open / limit")
+COLUMNS += ("exempt", "most in 60 s / limit", "no answer (made)", "refused", "seconds", "holds")
+
+
+def row(name: str, accounts: Accounts, sent: int, limit: int) -> list[str]:
+    most = max((most for client, most in accounts.most_open.items() if client != "metered"), default=0)
+    refused = ", ".join(f"{status or 'none'}: {count}" for status, count in sorted(accounts.refused.items()))
+    return [
+        name.replace("_", " "),
+        str(sent),
+        str(accounts.accepted),
+        str(accounts.delivered),
+        str(accounts.dead),
+        str(len(accounts.lost)),
+        str(accounts.extras),
+        str(accounts.extras_allowed),
+        f"{most} / {limit}",
+        str(accounts.exempt),
+        f"{accounts.most_in_a_window} / {15}",
+        f"{accounts.unknown} ({accounts.unknown_made})",
+        refused,
+        str(accounts.seconds),
+        "; ".join(accounts.problems()[:3]) or "yes",
+    ]
+
+
+def table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+async def faults(names: list[str], tasks: int, rate: float, folder: Path) -> tuple[list[list[str]], int]:
+    """Every fault under long load; rows for the table, and how many did not hold."""
+    rows, failed = [], 0
+    for name in names:
+        own = FAULTS[name].plan
+        many = {"tasks": tasks, "per_second": rate, "batch": 20, "clients": 20, "concurrent": 5, "lease": 5}
+        if name == "targets_misbehave":  # most of its calls last a second
+            many |= {"tasks": tasks // 5, "per_second": rate / 5, "batch": 1, "clients": 10, "concurrent": 20, "call_ms": 10}
+        if name == "few_open_files":
+            many |= {"tasks": tasks // 5, "per_second": own.per_second, "clients": 1, "concurrent": 100, "batch": 1}
+            many |= {"call_ms": own.call_ms}
+        if name == "replies_dropped":  # each lost reply breaks a connection that many calls share
+            many |= {"tasks": tasks // 10, "per_second": rate / 4, "batch": 1}
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        accounts = await suffer(FAULTS[name], folder / name, scale=20, **many)
+        sent = accounts.accepted + accounts.unknown + sum(n for status, n in accounts.refused.items() if status not in (0, 503))
+        rows.append(row(name, accounts, sent, int(many["concurrent"])))
+        print(f"  {rows[-1][-1]}, {accounts}", file=sys.stderr, flush=True)
+        failed += bool(accounts.problems())
+    return rows, failed
+
+
+async def isolation(backlog: int, samples: int, folder: Path) -> tuple[list[list[str]], int]:
+    """What a client with a task a second waits, alone and beside others; at most twice as long is what must hold."""
+    rows, failed = [], 0
+    for name, at_cap in (("a backlog at a hanging target", False), ("a full process, five clients hang", True)):
+        print(f"isolation: {name} ...", file=sys.stderr, flush=True)
+        alone, crowded = await beside(folder / f"isolation-{at_cap}", backlog=backlog, samples=samples, interval=1, at_cap=at_cap)
+        holds = crowded.p(0.99) <= 2 * alone.p(0.99)
+        failed += not holds
+        figures = [f"{waits.p(share) * 1000:.2f}" for waits in (alone, crowded) for share in (0.5, 0.99)]
+        rows.append([name, str(backlog), str(samples), *figures, "yes" if holds else "no"])
+    return rows, failed
+
+
+async def main() -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    # The processes of a run go with it, however it ends.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
+    parser.add_argument("names", nargs="*", help="faults, or isolation; all by default")
+    parser.add_argument("--tasks", type=int, default=30_000, help="tasks a fault, at least")
+    parser.add_argument("--rate", type=float, default=600, help="tasks a second")
+    parser.add_argument("--backlog", type=int, default=100_000, help="queued tasks beside which isolation is measured")
+    parser.add_argument("--samples", type=int, default=120, help="seconds of each measurement of isolation")
+    parser.add_argument("--output", type=Path, default=Path("build/soak.md"), help="where the table goes")
+    given = parser.parse_args()
+    unknown = set(given.names) - {*FAULTS, "isolation"}
+    if unknown:
+        parser.error(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}, isolation")
+    names = given.names or [*FAULTS, "isolation"]
+    text, failed = "", 0
+    with tempfile.TemporaryDirectory(prefix="gateway-soak-") as folder:
+        chosen = [name for name in names if name != "isolation"]
+        if chosen:
+            rows, bad = await faults(chosen, given.tasks, given.rate, Path(folder))
+            text, failed = table(COLUMNS, rows), bad
+        if "isolation" in names:
+            rows, bad = await isolation(given.backlog, given.samples, Path(folder))
+            head = ("beside", "queued tasks", "samples", "alone p50 (ms)", "alone p99", "beside p50", "beside p99", "within 2x")
+            text, failed = text + "\n" + table(head, rows), failed + bad
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(text)
+    print(text)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(uvloop.run(main()))
