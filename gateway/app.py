@@ -4,6 +4,7 @@ the order in which it starts and stops."""
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -34,6 +35,7 @@ from gateway.workers import WORKER, heartbeat
 log = structlog.get_logger()
 
 REQUEST_SECONDS = 3.0  # what open requests get at a stop; with the drain it stays below Kubernetes's 30 s
+_FILES_BESIDE_CALLS = 64  # Redis, listeners, requests, the log
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -171,16 +173,36 @@ def _redis_address(url: str) -> list[tuple[str, int]]:
 async def _make_dispatcher(
     stack: contextlib.AsyncExitStack, settings: Settings, store: Store, guard: EgressGuard
 ) -> Dispatcher:
-    sender = await stack.enter_async_context(HttpSender(guard, settings.max_in_flight, settings.outbound_proxy))
+    max_in_flight = _calls_at_once(settings.max_in_flight)
+    sender = await stack.enter_async_context(HttpSender(guard, max_in_flight, settings.outbound_proxy))
     upkeep = await stack.enter_async_context(Upkeep(store.claims, settings.lease_seconds))
     return Dispatcher(
         store.claims,
         sender,
-        max_in_flight=settings.max_in_flight,
+        max_in_flight=max_in_flight,
         lease_seconds=settings.lease_seconds,
         drain_seconds=settings.drain_seconds,
         on_due=upkeep.due,
     )
+
+
+def _calls_at_once(wanted: int) -> int:
+    """MAX_IN_FLIGHT, or what of it the process may open files for. Past that limit its link to Redis would fail before a
+    call did, and leases with it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _FILES_BESIDE_CALLS
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    room = max(1, max(allowed, soft) - _FILES_BESIDE_CALLS)
+    if room < wanted:
+        log.warning(
+            "max_in_flight_lowered",
+            message=f"this process may open {allowed} files: MAX_IN_FLIGHT is {room}, not {wanted}; raise `ulimit -n`",
+        )
+    return room
 
 
 async def _listen(

@@ -12,13 +12,14 @@ import uvloop
 from .accounts import Accounts
 from .faults import FAULTS, suffer
 from .isolation import beside
+from .run import METERED_LIMIT
 
 COLUMNS = ("fault", "tasks sent", "accepted", "delivered", "dead", "lost", "repeated", "cut down", "most open / limit")
 COLUMNS += ("exempt", "most in 60 s / limit", "no answer (made)", "refused", "seconds", "holds")
 
 
 def row(name: str, accounts: Accounts, sent: int, limit: int) -> list[str]:
-    most = max((most for client, most in accounts.most_open.items() if client != "metered"), default=0)
+    most = max((most for client, most in accounts.most_open.items() if client.startswith("client-")), default=0)
     refused = ", ".join(f"{status or 'none'}: {count}" for status, count in sorted(accounts.refused.items()))
     return [
         name.replace("_", " "),
@@ -31,7 +32,7 @@ def row(name: str, accounts: Accounts, sent: int, limit: int) -> list[str]:
         str(accounts.extras_allowed),
         f"{most} / {limit}",
         str(accounts.exempt),
-        f"{accounts.most_in_a_window} / {15}",
+        f"{accounts.most_in_a_window} / {METERED_LIMIT}",
         f"{accounts.unknown} ({accounts.unknown_made})",
         refused,
         str(accounts.seconds),
@@ -49,7 +50,7 @@ async def faults(names: list[str], tasks: int, rate: float, folder: Path) -> tup
     rows, failed = [], 0
     for name in names:
         own = FAULTS[name].plan
-        many = {"tasks": tasks, "per_second": rate, "batch": 20, "clients": 20, "concurrent": 5, "lease": 5}
+        many = {"tasks": tasks, "per_second": rate, "batch": 20, "clients": 20, "concurrent": 5, "lease": 5, "patient": 60}
         if name == "targets_misbehave":  # most of its calls last a second
             many |= {"tasks": tasks // 5, "per_second": rate / 5, "batch": 1, "clients": 10, "concurrent": 20, "call_ms": 10}
         if name == "few_open_files":

@@ -121,7 +121,7 @@ async def _worked_off(run: Run) -> bool:
         return not any([await client.hget(f"depth:{name}", "n") not in (None, b"0") for name in run.limits])
 
 
-@fault(clients=3, concurrent=8, per_second=60, tasks=120)
+@fault(clients=3, concurrent=8, per_second=60, tasks=120, patient=0)
 async def targets_misbehave(run: Run) -> None:
     """Targets that hang, drip, reset, answer a gigabyte or no HTTP, redirect in a loop, beside one that works."""
     run.kinds = ("ok", "hang", "ok", "drip", "ok", "reset", "ok", "huge", "ok", "garbage", "ok", "loop", "ok")
@@ -142,14 +142,14 @@ async def clocks_an_hour_off(run: Run) -> None:
     await run.until_delivered(0.9)
 
 
-@fault(clients=1, concurrent=100, call_ms=500, per_second=150)
+@fault(gateways=1, clients=1, concurrent=100, call_ms=500, per_second=150)
 async def few_open_files(run: Run) -> None:
     """A process that may have 128 files open, with room for a hundred calls at once."""
-    await run.terminate(1)
     await run.terminate(0)
     run.gateways[0] = await run.launch(0, files=128).ready()
     run.serving = {0}
     await run.until_delivered(0.9)
+    assert "max_in_flight_lowered" in run.gateways[0].log()
 
 
 async def suffer(one: Fault, folder: Path, scale: float = 1, **plan: Any) -> Accounts:

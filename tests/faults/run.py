@@ -18,15 +18,17 @@ from processes import GENEROUS, Process, Server
 from .proxy import Proxy
 from .target import Target
 
-# What runs beside every fault: a client whose window is small enough to be reached.
+# What runs beside every fault: a client whose window is small enough to be reached, and one whose calls outlast their leases.
 METERED, METERED_LIMIT = "metered", 15
+PATIENT = "patient"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """How much load, and how the gateways are set. ``tasks`` at least; it goes on until the fault is over.
 
-    ``lease`` in seconds; ``call_ms`` is how long a call to the target takes; ``batch`` tasks go in one request.
+    ``lease`` in seconds; ``call_ms`` is how long a call to the target takes, but for ``patient`` tasks of a client of their
+    own, whose calls take longer than a lease; ``batch`` tasks go in one request.
     """
 
     tasks: int = 300
@@ -35,6 +37,7 @@ class Plan:
     clients: int = 3
     concurrent: int = 4
     call_ms: int = 40
+    patient: int = 4
     lease: float = 2
     gateways: int = 2
     scale: float = 1
@@ -87,7 +90,8 @@ class Run:
         self.gateways: list[Process] = []
         self.serving: set[int] = set()
         self.load = Load()
-        self.limits = {f"client-{n}": plan.concurrent for n in range(plan.clients)} | {METERED: 2}
+        self.limits = {f"client-{n}": plan.concurrent for n in range(plan.clients)} | {METERED: 2, PATIENT: max(4, plan.patient // 6)}
+        self._patient_left = plan.patient
         self.extras_allowed = 0
         self.frozen: list[Frozen] = []
         self.kinds: tuple[str, ...] = ("ok",)
@@ -207,11 +211,19 @@ class Run:
                 continue
             markers = range(load.sent, load.sent + plan.batch)
             load.sent += plan.batch
-            client = METERED if self._random.random() < 0.1 / plan.batch else f"client-{self._random.randrange(plan.clients)}"
-            await self._enqueue(client, markers)
+            await self._enqueue(self._next_client(), markers)
+
+    def _next_client(self) -> str:
+        if self._patient_left > 0 and self._random.random() < 0.2:
+            self._patient_left -= self.plan.batch
+            return PATIENT
+        if self._random.random() < 0.1 / self.plan.batch:
+            return METERED
+        return f"client-{self._random.randrange(self.plan.clients)}"
 
     async def _enqueue(self, client: str, markers: range) -> None:
-        bodies = [self._body(marker) for marker in markers]
+        call_ms = int(1250 * self.plan.lease) if client == PATIENT else self.plan.call_ms
+        bodies = [self._body(marker, call_ms) for marker in markers]
         gateway = self.gateways[self._random.choice(sorted(self.serving))]
         if self.plan.batch == 1:
             path, body = "/v1/enqueue", {"client_id": client, **bodies[0]}
@@ -224,9 +236,9 @@ class Run:
         for marker, (item_status, item) in zip(markers, items, strict=True):
             self.load.answered(marker, client, item_status, item)
 
-    def _body(self, marker: int) -> dict[str, Any]:
+    def _body(self, marker: int, call_ms: int) -> dict[str, Any]:
         kind = self.kinds[marker % len(self.kinds)]
-        body: dict[str, Any] = {"task": {"url": f"{self.target.url}/{kind}/{self.plan.call_ms}/{marker}"}}
+        body: dict[str, Any] = {"task": {"url": f"{self.target.url}/{kind}/{call_ms}/{marker}"}}
         if marker % 10 == 9:
             body["delay"] = 0.5
             self.load.not_before[marker] = time.time() + 0.5
