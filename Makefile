@@ -12,7 +12,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 PYTHON_FILES := gateway tests deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check demo venv lock clean
+.PHONY: help run test check soak demo venv lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ check: venv ## formatting, linters, types and the import contract
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/demo.py deploy/target.py
 	$(BIN)/lint-imports
+
+soak: venv ## the model and every fault at length, about half an hour; the results go to build/soak.md
+	MODEL_STEPS=$${MODEL_STEPS:-200000} $(BIN)/pytest tests/test_model.py
+	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 demo: $(VENV)/.runtime ## three clients of different tiers, live, about ten seconds
 	@$(BIN)/python deploy/demo.py

@@ -187,8 +187,8 @@ async def _make_dispatcher(
 
 
 def _calls_at_once(wanted: int) -> int:
-    """MAX_IN_FLIGHT, or what of it the process may open files for. Past that limit its link to Redis would fail before a
-    call did, and leases with it."""
+    """MAX_IN_FLIGHT, or as many calls as the process may open files for: past that its link to Redis would fail too,
+    and with it the leases of all its calls."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _FILES_BESIDE_CALLS
     if soft == resource.RLIM_INFINITY or soft >= needed:

@@ -1,10 +1,10 @@
 """A plain Python model of what the store guarantees, and the machine that drives the real store beside it.
 
-Time: the scripts use Redis's clock, which a test can't turn. But a script only ever compares the clock with moments it has
-stored, so a clock that is D ahead and stored moments that are D back are the same thing to it; `Server.age` moves the
+Time: the scripts use Redis's clock, which a test can't turn. But a script only ever compares the clock with moments it
+has stored, so a clock that is D ahead and stored moments that are D back are the same to it; `Server.age` moves the
 moments (lease starts, due times, window seconds, expiries, times to live). One tick is seven seconds, and what really
-passes meanwhile is taken back whenever it reaches a second, so that no boundary (a lease of four ticks, the window's 60
-to 61 s) ever depends on how fast the test runs.
+passes meanwhile is taken back a second at a time. So no moment is off by more than a second; every duration is three
+seconds short of whole ticks, and no boundary depends on how fast the test runs.
 """
 
 import time
@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
-import redis
 
 from gateway.models import ClaimedTask
 from gateway.store import Store
 from gateway.store.records import Record
 
 TICK = 7
+SLACK = 3
 LEASE = 4  # ticks
 WINDOW = 8  # an admission counts for so many ticks: 56 s are less than 61, 63 are not
 KEY_TTL = 4  # ticks
@@ -28,14 +28,29 @@ MAX_QUEUED = 20
 MAX_QUEUES = 3
 MAX_DELIVERIES = 3
 DEFAULT_LIMIT = 3  # the default tier's max_concurrent
+
+
+def seconds(ticks: int) -> int:
+    """A duration that is over after so many ticks, and not before."""
+    return ticks * TICK - SLACK
+
+
 SETTINGS = {
-    "LEASE_SECONDS": str(LEASE * TICK),
-    "IDEMPOTENCY_TTL": str(KEY_TTL * TICK),
+    "LEASE_SECONDS": str(seconds(LEASE)),
+    "IDEMPOTENCY_TTL": str(seconds(KEY_TTL)),
     "MAX_QUEUED_PER_CLIENT": str(MAX_QUEUED),
     "MAX_QUEUES_PER_CLIENT": str(MAX_QUEUES),
     "MAX_DELIVERIES": str(MAX_DELIVERIES),
 }
-STATES = {"queued": "q", "running": "q", "scheduled": "s", "retrying": "r", "succeeded": "S", "dead": "D", "cancelled": "C"}
+STATES = {
+    "queued": "q",
+    "running": "q",
+    "scheduled": "s",
+    "retrying": "r",
+    "succeeded": "S",
+    "dead": "D",
+    "cancelled": "C",
+}
 ENDED = ("succeeded", "dead", "cancelled")
 _decode = msgspec.msgpack.Decoder(Record).decode
 _encode = msgspec.msgpack.encode
@@ -107,14 +122,21 @@ class ClientModel:
     def heads(self) -> list[Task]:
         """The first waiting tasks of each queue; several where their order among each other is open."""
         waiting = self.of("queued")
-        first = {queue: min(task.order for task in waiting if task.queue == queue) for queue in {t.queue for t in waiting}}
+        first = {
+            queue: min(task.order for task in waiting if task.queue == queue) for queue in {t.queue for t in waiting}
+        }
         return [task for task in waiting if task.order == first[task.queue]]
+
+    def startable(self) -> list[Task]:
+        """Heads that may start now, whichever of its queue's possible heads is the one."""
+        heads = self.heads()
+        return [task for task in heads if all(self.fits(other) for other in heads if other.queue == task.queue)]
 
 
 class Server:
     """The real server, the stores of several dispatchers on it, and its clock."""
 
-    def __init__(self, loop: AbstractEventLoop, raw: "redis.Redis", stores: list[Store]) -> None:
+    def __init__(self, loop: AbstractEventLoop, raw: Any, stores: list[Store]) -> None:
         self.loop = loop
         self.raw = raw
         self.stores = stores
@@ -165,7 +187,7 @@ class Server:
                 pipe.set(key, _encode(later), keepttl=True)
         pipe.execute()
 
-    def _age_leases(self, pipe: "redis.client.Pipeline", key: bytes, seconds: int) -> None:
+    def _age_leases(self, pipe: Any, key: bytes, seconds: int) -> None:
         group = f"client:{key.decode().split(':')[1]}"
         for row in self.raw.xpending_range(key, group, "-", "+", 1000) if self.raw.xinfo_groups(key) else ():
             # A little more than asked: what passes between the two commands must not make a lease younger.

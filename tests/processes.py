@@ -1,4 +1,4 @@
-"""Real processes of a test: a Valkey that keeps an AOF, gateways that serve. They can be killed, stopped and started again."""
+"""Real processes of a test: a Valkey that keeps an AOF, gateways that serve. They can be killed and started again."""
 
 import asyncio
 import contextlib
@@ -52,7 +52,7 @@ class Server:
 
 
 class Process:
-    """One `gateway serve`, and a session to call it with. ``files``: how many it may have open, if not as many as we."""
+    """One `gateway serve`, and a session to call it with. ``files``: how many it may have open; 0: as many as we."""
 
     def __init__(
         self, session: aiohttp.ClientSession, log: Path, arguments: list[str], *, files: int = 0, **settings: str

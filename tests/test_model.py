@@ -28,6 +28,7 @@ from model import (
     ClientModel,
     Server,
     Task,
+    seconds,
 )
 
 from gateway.models import (
@@ -73,7 +74,7 @@ requests = st.fixed_dictionaries(
 
 
 class Machine(RuleBasedStateMachine):
-    """Rules do one thing to the store and to the model, and compare the answers; invariants compare what is left behind."""
+    """Rules do one thing to the store and to the model and compare the answers; invariants compare what is left."""
 
     steps = 0
 
@@ -107,7 +108,7 @@ class Machine(RuleBasedStateMachine):
 
     def spec(self, request: dict[str, Any]) -> TaskSpec:
         now = int(time.time() * 1000)
-        delayed = request["delay"] * TICK
+        delayed = seconds(request["delay"]) if request["delay"] else 0
         absolute = request["absolute"] and delayed > 0
         # As the API does it: moments are the caller's, Redis's clock judges them.
         return TaskSpec(
@@ -118,7 +119,7 @@ class Machine(RuleBasedStateMachine):
             body=b"x",
             delay=0 if absolute else delayed,
             run_at=now + delayed * 1000 if absolute else 0,
-            expires_at=0 if request["expires"] is None else now + request["expires"] * TICK * 1000,
+            expires_at=0 if request["expires"] is None else now + seconds(request["expires"]) * 1000,
             bound=request["bound"],
             requests_per_min=request["limit"],
             cost=request["cost"],
@@ -137,7 +138,7 @@ class Machine(RuleBasedStateMachine):
         elif client.used(self.now) + cost > limit:
             assert isinstance(answer, RateLimited), answer
             frees = 61 - client.frees(self.now, cost, limit) * TICK
-            assert max(1, frees - 2) <= answer.retry_after <= frees
+            assert max(1, frees - 2) <= answer.retry_after <= frees + 1
         elif len(client.tasks) - len(client.of(*ENDED)) >= MAX_QUEUED:
             assert isinstance(answer, QueueFull), answer
         else:
@@ -179,9 +180,10 @@ class Machine(RuleBasedStateMachine):
     def supply(self, name: str) -> None:
         """Keep work about: hypothesis leaves whole rules out of an example, and most of the rest would find nothing."""
         if len(self.clients[name].of("queued")) < 3:
-            plain = {"delay": 0, "absolute": False, "cost": 1, "limit": 100, "expires": None, "key": None}
-            queues = ("default", "critical")
-            wanted = [{"queue": q, "bound": b, "fingerprint": b"", **plain} for q, b in zip(queues * 2, (0, 0, 4, 0), strict=True)]
+            plain = {"delay": 0, "absolute": False, "cost": 1, "limit": 100, "key": None, "fingerprint": b""}
+            # One with a bound of its own, one that has to start soon.
+            kinds = (("default", 0, 1), ("critical", 0, None), ("default", 4, None), ("critical", 0, None))
+            wanted = [{"queue": queue, "bound": bound, "expires": expires, **plain} for queue, bound, expires in kinds]
             self.admit_all(name, wanted, local=False)
 
     def present(self, name: str, consumer: int) -> None:
@@ -207,7 +209,7 @@ class Machine(RuleBasedStateMachine):
             self.claims.append(task.claim)
         assert answer.in_flight == len(client.of("running"))
         if len(answer.tasks) < want:
-            assert not [task for task in client.heads() if client.fits(task)], "something could have started"
+            assert not client.startable(), "something could have started"
 
     def bury_expired(self, name: str) -> None:
         """Which of the expired tasks a claim comes past is its own affair; that only expired ones end so is not."""
@@ -231,34 +233,48 @@ class Machine(RuleBasedStateMachine):
         live=st.sampled_from((True, True, False)),
         at=picks,
         verdict=st.sampled_from(("succeeded", "retry", "retry", "dead")),
-        delay=st.sampled_from((0, 0, 1, 3)),
+        delay=st.sampled_from((1, 1, 3)),
         want=st.integers(0, 3),
     )
-    def finish(self, name: str, consumer: int, live: bool, at: int, verdict: str, delay: int, want: int) -> None:
+    def finish(self, *, name: str, consumer: int, live: bool, at: int, verdict: str, delay: int, want: int) -> None:
         """Only the present claim of a task can end it; a late or repeated finish changes nothing."""
         self.present(name, consumer)
         claim = self.pick(live, at)
         if claim is not None:
             self.finish_claim(claim, verdict, delay, want)
 
-    @rule(name=clients, consumer=consumers, at=picks, want=st.integers(2, 6))
-    def repeat_a_finish(self, name: str, consumer: int, at: int, want: int) -> None:
+    @rule(name=clients, consumer=consumers, at=picks)
+    def repeat_a_finish(self, name: str, consumer: int, at: int) -> None:
         """A finish whose reply was lost is repeated after the task has come round to the same process again."""
         self.present(name, consumer)
         claim = self.pick(True, at)
         if claim is None:
             return
-        self.finish_claim(claim, "retry", 0, 0)
+        self.finish_claim(claim, "retry", 1, 0)
+        self.advance(1)
         self.promote(claim.consumer)
-        self.claim_for(claim.held.client_id, claim.consumer, want)
-        self.finish_claim(claim, "retry", 0, 0)
+        # The retry waits behind the others of its queue.
+        while claim.task.state == "queued":
+            for other in [other for other in self.claims if other.live]:
+                self.finish_claim(other, "succeeded", 0, 0)
+            self.claim_for(claim.held.client_id, claim.consumer, 6)
+        self.finish_claim(claim, "retry", 1, 0)
+
+    @rule(name=clients, consumer=consumers, times=st.integers(1, MAX_DELIVERIES))
+    def die(self, name: str, consumer: int, times: int) -> None:
+        """Whoever has claims dies with them, perhaps again and again."""
+        for _ in range(times):
+            self.present(name, consumer)
+            self.advance(LEASE)
+            self.reclaim(name, consumer)
+            self.claim_for(name, consumer, 2)
 
     def finish_claim(self, claim: Claim, verdict: str, delay: int, want: int) -> None:
         self.server.hold()
         attempt = Attempt(status=500, error=None, started_at=0, duration_ms=1, body=None)
         kind = Verdict.DELIVERED if verdict == "succeeded" else Verdict.RETRY
         outcome = Outcome(verdict=kind, attempt=attempt, reason="http 500")
-        retry_in = delay * TICK if verdict == "retry" else None
+        retry_in = seconds(delay) if verdict == "retry" else None
         store = self.server.stores[claim.consumer].claims
         answer = self.server.run(store.finish(claim.held, outcome, retry_in=retry_in, want=want))
         assert answer.owned == claim.live
@@ -434,7 +450,7 @@ class Machine(RuleBasedStateMachine):
         """A client with something that may start now is where dispatchers look."""
         ready = {name.decode() for name in self.server.raw.zrange("ready", 0, -1)}
         for name, client in self.clients.items():
-            if any(client.fits(task) for task in client.heads()):
+            if client.startable():
                 assert name in ready
 
 

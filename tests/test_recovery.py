@@ -1,4 +1,4 @@
-"""The dispatcher on a real server whose replies get lost, late or refused: every task is called, once where it can be."""
+"""The dispatcher on a real server whose replies get lost or never come: every task is called, once where it can be."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -27,6 +27,11 @@ from gateway.settings import Settings
 from gateway.store import Store, open_store
 
 LEASE = 1.0
+DELIVERED = Outcome(
+    verdict=Verdict.DELIVERED,
+    attempt=Attempt(status=200, error=None, started_at=0, duration_ms=1, body=""),
+    reason="http 200",
+)
 
 
 class Calls:
@@ -48,12 +53,11 @@ class Calls:
             raise
         finally:
             self.open -= 1
-        attempt = Attempt(status=200, error=None, started_at=0, duration_ms=1, body="")
-        return Outcome(verdict=Verdict.DELIVERED, attempt=attempt, reason="http 200")
+        return DELIVERED
 
 
 class Faulty:
-    """The store's claims; what is named in ``lost`` is carried out and its reply lost, what is in ``away`` never arrives."""
+    """The store's claims; what is in ``lost`` is carried out and its reply lost, what is in ``away`` never arrives."""
 
     def __init__(self, store: Store) -> None:
         self._claims = store.claims
@@ -173,20 +177,8 @@ async def test_a_call_whose_task_was_taken_over_is_aborted(store: Store, store_u
         assert taken.task_id == task_id
         await until(lambda: calls.cancelled == [task])
         assert await in_flight(store) == 1
-        assert (await other.claims.finish(taken, await _delivered(), retry_in=None)).owned
+        assert (await other.claims.finish(taken, DELIVERED, retry_in=None)).owned
     assert await states(store, [task_id]) == {State.SUCCEEDED}
-
-
-async def _delivered() -> Outcome:
-    calls = Calls()
-    calls.go.set()
-    task = msgspec.convert(
-        {name: 0 for name in ClaimedTask.__struct_fields__}
-        | {name: "" for name in ("task_id", "client_id", "queue", "entry", "method", "url")}
-        | {"headers": {}, "body": None},
-        ClaimedTask,
-    )
-    return await calls.send(task, 1)
 
 
 async def test_an_outcome_kept_past_its_lease_leaves_the_next_claim_of_the_task_alone(store: Store) -> None:
@@ -214,7 +206,7 @@ async def test_an_outcome_kept_past_its_lease_leaves_the_next_claim_of_the_task_
 
 
 async def test_a_drain_ends_in_time_while_redis_is_away(store: Store) -> None:
-    """Neither what can't be finished nor what can't be handed back holds the stop up; their leases end by themselves."""
+    """Neither what can't be finished nor what can't be handed back holds the stop up; leases end by themselves."""
     claims, calls = Faulty(store), Calls()
     ids = await admit(store, 5)
     loop = asyncio.get_running_loop()
@@ -235,7 +227,7 @@ async def test_a_drain_ends_in_time_while_redis_is_away(store: Store) -> None:
 
 
 async def test_a_semaphore_that_shrinks_waits_for_its_holders() -> None:
-    """Places that are taken away go as they are released; nobody is interrupted, and growing again pays the debt first."""
+    """Places taken away go as they are released; nobody is interrupted, and growing again pays the debt first."""
     gate = LaneSemaphore(3)
     for _ in range(3):
         await gate.acquire()

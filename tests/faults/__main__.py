@@ -1,4 +1,4 @@
-"""The long versions: `make soak`, or `python -m faults` in tests/. Writes a table, and fails where something does not hold."""
+"""The long versions: `make soak`, or `python -m faults` in tests/. Writes a table; fails where one does not hold."""
 
 import argparse
 import asyncio
@@ -40,6 +40,12 @@ def row(name: str, accounts: Accounts, sent: int, limit: int) -> list[str]:
     ]
 
 
+def say(text: str) -> None:
+    """How far it has come."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
 def table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
@@ -50,19 +56,40 @@ async def faults(names: list[str], tasks: int, rate: float, folder: Path) -> tup
     rows, failed = [], 0
     for name in names:
         own = FAULTS[name].plan
-        many = {"tasks": tasks, "per_second": rate, "batch": 20, "clients": 20, "concurrent": 5, "lease": 5, "patient": 60}
+        many = {
+            "tasks": tasks,
+            "per_second": rate,
+            "batch": 20,
+            "clients": 20,
+            "concurrent": 5,
+            "lease": 5,
+            "patient": 60,
+        }
         if name == "targets_misbehave":  # most of its calls last a second
-            many |= {"tasks": tasks // 5, "per_second": rate / 5, "batch": 1, "clients": 10, "concurrent": 20, "call_ms": 10}
+            many |= {
+                "tasks": tasks // 5,
+                "per_second": rate / 5,
+                "batch": 1,
+                "clients": 10,
+                "concurrent": 20,
+                "call_ms": 10,
+            }
+        if name == "poison":
+            many |= {"tasks": tasks // 10}
         if name == "few_open_files":
             many |= {"tasks": tasks // 5, "per_second": own.per_second, "clients": 1, "concurrent": 100, "batch": 1}
             many |= {"call_ms": own.call_ms}
         if name == "replies_dropped":  # each lost reply breaks a connection that many calls share
             many |= {"tasks": tasks // 10, "per_second": rate / 4, "batch": 1}
-        print(f"{name} ...", file=sys.stderr, flush=True)
+        say(f"{name} ...")
         accounts = await suffer(FAULTS[name], folder / name, scale=20, **many)
-        sent = accounts.accepted + accounts.unknown + sum(n for status, n in accounts.refused.items() if status not in (0, 503))
+        sent = (
+            accounts.accepted
+            + accounts.unknown
+            + sum(n for status, n in accounts.refused.items() if status not in (0, 503))
+        )
         rows.append(row(name, accounts, sent, int(many["concurrent"])))
-        print(f"  {rows[-1][-1]}, {accounts}", file=sys.stderr, flush=True)
+        say(f"  {rows[-1][-1]}, {accounts}")
         failed += bool(accounts.problems())
     return rows, failed
 
@@ -71,8 +98,10 @@ async def isolation(backlog: int, samples: int, folder: Path) -> tuple[list[list
     """What a client with a task a second waits, alone and beside others; at most twice as long is what must hold."""
     rows, failed = [], 0
     for name, at_cap in (("a backlog at a hanging target", False), ("a full process, five clients hang", True)):
-        print(f"isolation: {name} ...", file=sys.stderr, flush=True)
-        alone, crowded = await beside(folder / f"isolation-{at_cap}", backlog=backlog, samples=samples, interval=1, at_cap=at_cap)
+        say(f"isolation: {name} ...")
+        alone, crowded = await beside(
+            folder / f"isolation-{at_cap}", backlog=backlog, samples=samples, interval=1, at_cap=at_cap
+        )
         holds = crowded.p(0.99) <= 2 * alone.p(0.99)
         failed += not holds
         figures = [f"{waits.p(share) * 1000:.2f}" for waits in (alone, crowded) for share in (0.5, 0.99)]
@@ -105,11 +134,20 @@ async def main() -> int:
             text, failed = table(COLUMNS, rows), bad
         if "isolation" in names:
             rows, bad = await isolation(given.backlog, given.samples, Path(folder))
-            head = ("beside", "queued tasks", "samples", "alone p50 (ms)", "alone p99", "beside p50", "beside p99", "within 2x")
+            head = (
+                "beside",
+                "queued tasks",
+                "samples",
+                "alone p50 (ms)",
+                "alone p99",
+                "beside p50",
+                "beside p99",
+                "within 2x",
+            )
             text, failed = text + "\n" + table(head, rows), failed + bad
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(text)
-    print(text)
+    sys.stdout.write(text)
     return 1 if failed else 0
 
 

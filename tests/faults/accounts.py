@@ -1,6 +1,7 @@
 """Settling a run: waits until nothing moves, then holds what was accepted against what was delivered."""
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,10 +64,8 @@ async def settle(run: Run) -> Accounts:
         left.update(await _left(run))
         return not any(left.values())
 
-    try:
+    with contextlib.suppress(AssertionError):  # what is left is in the accounts
         await until(still, GENEROUS * run.plan.scale)
-    except AssertionError:
-        pass  # what is left is in the accounts
     accounts = Accounts(left=left, extras_allowed=run.extras_allowed, notes=run.notes)
     accounts.refused = run.load.refused
     accounts.errors = sorted(run.load.errors)

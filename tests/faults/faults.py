@@ -11,7 +11,8 @@ from conftest import until
 from processes import GENEROUS
 
 from .accounts import Accounts, settled
-from .run import Plan, Run, running
+from .run import Plan, Run, ports_of, running
+from .target import Call
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,34 @@ async def few_open_files(run: Run) -> None:
     run.serving = {0}
     await run.until_delivered(0.9)
     assert "max_in_flight_lowered" in run.gateways[0].log()
+
+
+@fault(tasks=100, per_second=50, patient=0)
+async def poison(run: Run) -> None:
+    """A task that kills the process that calls it, again and again, is buried with the reason; the others go on."""
+    marker = -1
+    body = {"client_id": "client-0", "task": {"url": f"{run.target.url}/hang/0/{marker}"}}
+    status, answer = await run.gateways[0].call("POST", "/v1/enqueue", body)
+    assert status == 201, answer
+    run.load.accepted[marker] = answer["task_id"], "client-0"
+    for deaths in range(1, 4):
+        await until(lambda: len(_calls_of(run, marker)) == deaths, GENEROUS)  # noqa: B023 - awaited within the turn
+        port = _calls_of(run, marker)[-1].port
+        killer = next(n for n, gateway in enumerate(run.gateways) if port in ports_of(gateway.process.pid))
+        await run.kill(killer)
+        await run.restart(killer)
+    where = f"/v1/tasks/{answer['task_id']}?client_id=client-0"
+
+    async def buried() -> bool:
+        view = (await run.gateways[0].call("GET", where))[1]
+        return (view["state"], view["reason"]) == ("dead", "no outcome after 3 deliveries")
+
+    await until(buried, GENEROUS)
+    assert len(_calls_of(run, marker)) == 3
+
+
+def _calls_of(run: Run, marker: int) -> list[Call]:
+    return [call for call in run.target.calls if call.marker == marker]
 
 
 async def suffer(one: Fault, folder: Path, scale: float = 1, **plan: Any) -> Accounts:

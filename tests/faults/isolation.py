@@ -55,7 +55,7 @@ async def ask(run: Run, samples: int, interval: float) -> Waits:
 async def beside(
     folder: Path, *, backlog: int, samples: int, interval: float, at_cap: bool, in_flight: int = 200
 ) -> tuple[Waits, Waits]:
-    """What the quiet client waits alone, and then beside one deep backlog, or beside five clients that fill the process."""
+    """What the quiet client waits alone, then beside one deep backlog or beside five clients that fill the process."""
     # A lease far longer than the run's pauses: nothing here is about leases.
     plan = Plan(gateways=1, clients=0, lease=30, settings={"MAX_IN_FLIGHT": str(in_flight)})
     async with running(folder, plan) as run:

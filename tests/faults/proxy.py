@@ -8,9 +8,9 @@ import hiredis
 
 
 class Proxy:
-    """``hold()`` is a network that swallows packets: nothing gets through until ``release()``, and then all of it does, late.
-    With ``drop_every`` n, the connection breaks instead of carrying each n-th reply: the command has run, its caller can't know.
-    """
+    """``hold()`` is a network that loses packets: nothing gets through until ``release()``, and then all of it, late.
+    With ``drop_every`` n, the connection breaks instead of carrying each n-th reply: the command has run, its caller
+    can't know."""
 
     def __init__(self, port: int) -> None:
         self.port = 0
@@ -63,7 +63,9 @@ class Proxy:
             finally:
                 onward[1].transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, replies: hiredis.Reader | None) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, replies: hiredis.Reader | None
+    ) -> None:
         while data := await source.read(65536):
             await self._flowing.wait()
             if replies is not None and self._loses(data, replies):
@@ -78,6 +80,6 @@ class Proxy:
         lost = False
         while replies.gets() is not False:
             self._replies += 1
-            lost = lost or bool(self.drop_every) and self._replies % self.drop_every == 0
+            lost = lost or (self.drop_every > 0 and self._replies % self.drop_every == 0)
         self.dropped += lost
         return lost

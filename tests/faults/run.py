@@ -18,7 +18,7 @@ from processes import GENEROUS, Process, Server
 from .proxy import Proxy
 from .target import Target
 
-# What runs beside every fault: a client whose window is small enough to be reached, and one whose calls outlast their leases.
+# Beside every fault: a client whose window is small enough to be reached, and one whose calls outlast their leases.
 METERED, METERED_LIMIT = "metered", 15
 PATIENT = "patient"
 
@@ -27,8 +27,8 @@ PATIENT = "patient"
 class Plan:
     """How much load, and how the gateways are set. ``tasks`` at least; it goes on until the fault is over.
 
-    ``lease`` in seconds; ``call_ms`` is how long a call to the target takes, but for ``patient`` tasks of a client of their
-    own, whose calls take longer than a lease; ``batch`` tasks go in one request.
+    ``lease`` in seconds; ``call_ms`` is how long a call to the target takes, but for ``patient`` tasks of a client of
+    their own, whose calls take longer than a lease; ``batch`` tasks go in one request.
     """
 
     tasks: int = 300
@@ -90,7 +90,10 @@ class Run:
         self.gateways: list[Process] = []
         self.serving: set[int] = set()
         self.load = Load()
-        self.limits = {f"client-{n}": plan.concurrent for n in range(plan.clients)} | {METERED: 2, PATIENT: max(4, plan.patient // 6)}
+        self.limits = {f"client-{n}": plan.concurrent for n in range(plan.clients)} | {
+            METERED: 2,
+            PATIENT: max(4, plan.patient // 6),
+        }
         self._patient_left = plan.patient
         self.extras_allowed = 0
         self.frozen: list[Frozen] = []
@@ -159,10 +162,10 @@ class Run:
         stopped = time.time()
         await self.stop(number)
         process = self.gateways[number].process
-        ports = _ports_of(process.pid)
+        ports = ports_of(process.pid)
         self.extras_allowed += await self.pending(self.gateways[number])
         await asyncio.sleep(leases * self.plan.lease)  # the fault itself
-        # Its last renewal was a third of a lease before the stop, or a little more: that is when its leases may have ended.
+        # Its last renewal was up to a third of a lease before the stop, or a little more; its leases count from there.
         self.frozen.append(Frozen(ports, stopped + self.plan.lease / 2, time.time()))
         process.send_signal(signal.SIGCONT)
         self.serving.add(number)
@@ -271,7 +274,7 @@ async def running(folder: Path, plan: Plan) -> AsyncIterator[Run]:
             await run.end()
 
 
-def _ports_of(pid: int) -> set[int]:
+def ports_of(pid: int) -> set[int]:
     """The local ports of a process's TCP connections (Linux)."""
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():

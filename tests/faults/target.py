@@ -1,7 +1,7 @@
 """A target that records every call: which task, from when to when, which attempt, and whether it was answered.
 
-The path says how it answers: `/ok/40/17` is task 17, answered after 40 ms; `hang`, `drip`, `reset`, `huge`, `garbage` and
-`loop` stand in the place of `ok`. A protocol of its own, since a web framework hears too late that a caller has gone.
+The path says how it answers: `/ok/40/17` is task 17, answered after 40 ms; `hang`, `drip`, `reset`, `huge`, `garbage`
+and `loop` stand in its place. A protocol of its own, since a web framework hears too late that a caller has gone.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Call:
 
 
 class Target:
-    """Listens on a port of its own. Times are Unix seconds: the calls are compared with what Redis's clock has stamped."""
+    """Listens on a port of its own. Times are Unix seconds, to be compared with what Redis's clock has stamped."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
