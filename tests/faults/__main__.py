@@ -5,6 +5,7 @@ import asyncio
 import signal
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import uvloop
@@ -16,6 +17,7 @@ from .run import METERED_LIMIT
 
 COLUMNS = ("fault", "tasks sent", "accepted", "delivered", "dead", "lost", "repeated", "cut down", "most open / limit")
 COLUMNS += ("exempt", "most in 60 s / limit", "no answer (made)", "refused", "seconds", "holds")
+WAITS = ("beside", "queued tasks", "samples", "alone p50 (ms)", "alone p99", "beside p50", "beside p99", "within 2x")
 
 
 def row(name: str, accounts: Accounts, sent: int, limit: int) -> list[str]:
@@ -51,9 +53,11 @@ def table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-async def faults(names: list[str], tasks: int, rate: float, folder: Path) -> tuple[list[list[str]], int]:
-    """Every fault under long load; rows for the table, and how many did not hold."""
-    rows, failed = [], 0
+Row = tuple[list[str], bool]  # and whether it holds
+
+
+async def faults(names: list[str], tasks: int, rate: float, folder: Path) -> AsyncIterator[Row]:
+    """Every fault under long load."""
     for name in names:
         own = FAULTS[name].plan
         many = {
@@ -88,25 +92,20 @@ async def faults(names: list[str], tasks: int, rate: float, folder: Path) -> tup
             + accounts.unknown
             + sum(n for status, n in accounts.refused.items() if status not in (0, 503))
         )
-        rows.append(row(name, accounts, sent, int(many["concurrent"])))
-        say(f"  {rows[-1][-1]}, {accounts}")
-        failed += bool(accounts.problems())
-    return rows, failed
+        say(f"  {accounts}")
+        yield row(name, accounts, sent, int(many["concurrent"])), not accounts.problems()
 
 
-async def isolation(backlog: int, samples: int, folder: Path) -> tuple[list[list[str]], int]:
+async def isolation(backlog: int, samples: int, folder: Path) -> AsyncIterator[Row]:
     """What a client with a task a second waits, alone and beside others; at most twice as long is what must hold."""
-    rows, failed = [], 0
     for name, at_cap in (("a backlog at a hanging target", False), ("a full process, five clients hang", True)):
         say(f"isolation: {name} ...")
         alone, crowded = await beside(
             folder / f"isolation-{at_cap}", backlog=backlog, samples=samples, interval=1, at_cap=at_cap
         )
         holds = crowded.p(0.99) <= 2 * alone.p(0.99)
-        failed += not holds
         figures = [f"{waits.p(share) * 1000:.2f}" for waits in (alone, crowded) for share in (0.5, 0.99)]
-        rows.append([name, str(backlog), str(samples), *figures, "yes" if holds else "no"])
-    return rows, failed
+        yield [name, str(backlog), str(samples), *figures, "yes" if holds else "no"], holds
 
 
 async def main() -> int:
@@ -126,28 +125,21 @@ async def main() -> int:
     if unknown:
         parser.error(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}, isolation")
     names = given.names or [*FAULTS, "isolation"]
-    text, failed = "", 0
-    with tempfile.TemporaryDirectory(prefix="gateway-soak-") as folder:
-        chosen = [name for name in names if name != "isolation"]
-        if chosen:
-            rows, bad = await faults(chosen, given.tasks, given.rate, Path(folder))
-            text, failed = table(COLUMNS, rows), bad
-        if "isolation" in names:
-            rows, bad = await isolation(given.backlog, given.samples, Path(folder))
-            head = (
-                "beside",
-                "queued tasks",
-                "samples",
-                "alone p50 (ms)",
-                "alone p99",
-                "beside p50",
-                "beside p99",
-                "within 2x",
-            )
-            text, failed = text + "\n" + table(head, rows), failed + bad
+    chosen = [name for name in names if name != "isolation"]
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(text)
-    sys.stdout.write(text)
+    tables: list[tuple[tuple[str, ...], list[list[str]]]] = []
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="gateway-soak-") as folder:
+        parts = [(COLUMNS, faults(chosen, given.tasks, given.rate, Path(folder)))] if chosen else []
+        if "isolation" in names:
+            parts.append((WAITS, isolation(given.backlog, given.samples, Path(folder))))
+        for columns, results in parts:
+            tables.append((columns, []))
+            async for cells, holds in results:
+                tables[-1][1].append(cells)
+                failed += not holds
+                given.output.write_text("\n".join(table(*one) for one in tables))
+    sys.stdout.write(given.output.read_text())
     return 1 if failed else 0
 
 
