@@ -255,3 +255,36 @@ async def test_a_task_that_was_lost_before_its_call_is_not_called(store: Store) 
     run.abort()
     assert await running._attempts.call(run) is None
     assert calls.tasks == []
+
+
+async def test_a_finish_that_is_repeated_does_not_end_the_next_attempt(store: Store) -> None:
+    """Its reply was lost, the task was retried and claimed by the same process: the delivery count is 1 again."""
+    (task_id,) = await admit(store, 1)
+    (first,) = (await store.claims.claim("acme", 1)).tasks
+    failed = msgspec.structs.replace(DELIVERED, verdict=Verdict.RETRY)
+    assert (await store.claims.finish(first, failed, retry_in=0)).owned
+
+    async def claimed() -> bool:
+        await store.claims.promote_due(10)
+        return bool((await store.claims.claim("acme", 1)).tasks)
+
+    await until(claimed)
+    assert (await store.claims.finish(first, failed, retry_in=0)).owned is False
+    assert await store.claims.renew([first]) == [first]
+    await store.claims.hand_back([first])
+    assert await states(store, [task_id]) == {State.RUNNING}
+    assert await in_flight(store) == 1
+
+
+async def test_a_lost_claim_is_found_beside_a_known_one_of_another_queue(store: Store) -> None:
+    """Entry ids are unique in one stream only: two queues may hold the same."""
+    await admit(store, 0)
+    specs = [
+        TaskSpec(queue=queue, method="POST", url="http://t/", headers={}, body=None, requests_per_min=100)
+        for queue in ("one", "two")
+    ]
+    await store.tasks.admit_many("acme", specs, create=False)
+    known, lost = (await store.claims.claim("acme", 2)).tasks
+    assert known.entry == lost.entry
+    assert await store.claims.hand_back_unknown("acme", [known]) == 1
+    assert await store.claims.renew([known, lost]) == [lost]
