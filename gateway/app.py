@@ -196,7 +196,7 @@ def _calls_at_once(wanted: int) -> int:
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if allowed > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    room = max(1, max(allowed, soft) - _FILES_BESIDE_CALLS)
+    room = max(1, allowed - _FILES_BESIDE_CALLS)
     if room < wanted:
         log.warning(
             "max_in_flight_lowered",

@@ -70,6 +70,8 @@ class Proxy:
             await self._flowing.wait()
             if replies is not None and self._loses(data, replies):
                 raise ConnectionResetError
+            if sink.transport.is_closing():  # asyncio would ignore the write, uvloop raises RuntimeError
+                raise ConnectionResetError
             sink.write(data)
             await sink.drain()
         # One end has closed: a command that was on its way still arrives before the other end hears of it.
