@@ -175,7 +175,7 @@ async def _make_dispatcher(
 ) -> Dispatcher:
     max_in_flight = _calls_at_once(settings.max_in_flight)
     sender = await stack.enter_async_context(HttpSender(guard, max_in_flight, settings.outbound_proxy))
-    upkeep = await stack.enter_async_context(Upkeep(store.claims, settings.lease_seconds))
+    upkeep = await stack.enter_async_context(Upkeep(store.claims, store.audit, settings.lease_seconds))
     return Dispatcher(
         store.claims,
         sender,

@@ -22,6 +22,19 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LONG_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+# What the audit holds against each other: store/audit.lua has the words for all but the last, which is this process's.
+INVARIANTS = (
+    "active",
+    "depth",
+    "due",
+    "ghost",
+    "lease",
+    "returned",
+    "scheduled",
+    "stranded",
+    "window",
+    "lanes",
+)
 _DEPTHS = ("queued", "scheduled", "running", "dead")
 
 # A second series per counter and histogram that says when it was created doubles a scrape for nothing.
@@ -144,7 +157,13 @@ class _Metrics:
         self.overrides = _Children(
             counter("gateway_overrides", "Requests that brought a rate limit of their own.", "result")
         )
-        self.repairs = counter("gateway_sweep_repairs", "Clients the sweep had to make ready again.")
+        self.violations = _Children(
+            counter(
+                "gateway_invariant_violations", "Things that must agree and did not; 0 unless something broke.", "kind"
+            )
+        )
+        for kind in INVARIANTS:
+            self.violations[(kind,)].inc(0)  # so that an alert on an increase sees the first one
         self.refused = counter("gateway_egress_refused", "Calls refused by the egress rule.")
         info = gauge("gateway_build_info", "1, with the version as a label.", "version", mode="livemax")
         info.labels(_version()).set(1)
@@ -303,9 +322,9 @@ def totals(queued: int, scheduled: int, dead: int) -> None:
         _now.totals[(state,)].set(n)
 
 
-def swept(n: int) -> None:
-    """The sweep found ``n`` clients with work that were not ready; anything but 0 is a bug elsewhere."""
-    _now.repairs.inc(n)
+def invariant_violated(kind: str) -> None:
+    """The audit found two things that must agree and don't; ``kind`` is one of `INVARIANTS`."""
+    _now.violations[(kind,)].inc()
 
 
 def override(result: Literal["applied", "refused"]) -> None:

@@ -150,7 +150,7 @@ async def gateway(store_url: str) -> AsyncIterator[GatewayFactory]:
             dispatcher = None
             if dispatch:
                 sender = await stack.enter_async_context(HttpSender(guard, settings.max_in_flight))
-                upkeep = await stack.enter_async_context(Upkeep(store.claims, settings.lease_seconds))
+                upkeep = await stack.enter_async_context(Upkeep(store.claims, store.audit, settings.lease_seconds))
                 dispatcher = await stack.enter_async_context(
                     Dispatcher(
                         store.claims,

@@ -45,7 +45,7 @@ def test_every_metric_has_its_name() -> None:
     metrics.set_pool(2, 100)
     metrics.depths("acme", 1, 2, 3, 4)
     metrics.totals(10, 20, 30)
-    metrics.swept(1)
+    metrics.invariant_violated("depth")
     metrics.override("refused")
     metrics.egress_refused()
     found = samples()
@@ -68,7 +68,8 @@ def test_every_metric_has_its_name() -> None:
         ("gateway_tasks_running", ("acme",)): 3,
         ("gateway_tasks_dead", ("acme",)): 4,
         ("gateway_tasks", ("scheduled",)): 20,
-        ("gateway_sweep_repairs_total", ()): 1,
+        ("gateway_invariant_violations_total", ("depth",)): 1,
+        ("gateway_invariant_violations_total", ("lanes",)): 0,
         ("gateway_overrides_total", ("refused",)): 1,
         ("gateway_egress_refused_total", ()): 1,
     }

@@ -224,9 +224,9 @@ class Machine(Steps):
         self.now += ticks
 
     @rule(consumer=consumers)
-    def sweep(self, consumer: int) -> None:
-        """The slow search for stranded clients never finds one."""
-        assert self.server.run(self.server.stores[consumer].claims.sweep(100)) == 0
+    def audit(self, consumer: int) -> None:
+        """What the store says of a client agrees with itself, whatever happened."""
+        assert not self.server.run(self.server.stores[consumer].audit.stretch(100)).violations
 
 
 @pytest.fixture

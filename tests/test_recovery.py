@@ -186,7 +186,7 @@ async def test_an_outcome_kept_past_its_lease_leaves_the_next_claim_of_the_task_
     refused, the new call is renewed, finished and counted by itself."""
     claims, calls = Faulty(store), Calls()
     (task_id,) = await admit(store, 1)
-    async with Upkeep(store.claims, LEASE), dispatcher(claims, calls, lease=LEASE) as running:
+    async with Upkeep(store.claims, store.audit, LEASE), dispatcher(claims, calls, lease=LEASE) as running:
         await until(lambda: calls.open == 1)
         claims.away = {"finish", "renew"}
         calls.go.set()
@@ -217,7 +217,7 @@ async def test_a_drain_ends_in_time_while_redis_is_away(store: Store) -> None:
     assert loop.time() - began < 5
     assert len(calls.cancelled) == 5
     assert await states(store, ids) == {State.RUNNING}
-    async with Upkeep(store.claims, LEASE):
+    async with Upkeep(store.claims, store.audit, LEASE):
 
         async def taken_back() -> bool:
             return await in_flight(store) == 0

@@ -427,7 +427,7 @@ async def test_results_and_dead_letters_are_bounded(opened: Opened, raw: Any) ->
 
 
 async def test_the_ready_set_holds_a_client_exactly_while_it_can_start_something(opened: Opened) -> None:
-    """Admit puts it there, a claim that leaves nothing takes it off, a finish puts it back, no sweep finds work."""
+    """Admit puts it there, a claim that leaves nothing takes it off, a finish puts it back, no audit objects."""
     store = await opened()
     for _ in range(4):
         await admit(store)
@@ -441,32 +441,7 @@ async def test_the_ready_set_holds_a_client_exactly_while_it_can_start_something
     finished = await store.claims.finish(claim.tasks[1], outcome(Verdict.DELIVERED), retry_in=None, want=5)
     assert finished.claimed is not None
     assert len(finished.claimed.tasks) == 2
-    assert await store.claims.sweep(100) == 0
-
-
-async def test_the_sweep_finds_a_stranded_client(opened: Opened, raw: Any) -> None:
-    """A client that has work and was taken off the ready set by hand is put back, and counted."""
-    store = await opened()
-    await admit(store)
-    await raw.delete("ready")
-    assert await store.claims.sweep(100) == 1
-    assert await store.claims.ready(10) == ["acme"]
-
-
-async def test_consumers_of_processes_that_are_gone_are_dropped(
-    opened: Opened, raw: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A consumer goes once it is idle with nothing pending; one that holds a task stays, whatever its age."""
-    monkeypatch.setattr("gateway.store.claims._IDLE_MS", -1)
-    busy, gone = await opened(), await opened()
-    await limit(busy, "acme", 5)
-    held = await one_claim(busy)
-    done = await one_claim(gone)
-    await gone.claims.finish(done, outcome(Verdict.DELIVERED), retry_in=None)
-    assert len(await raw.xinfo_consumers("stream:acme:default", "client:acme")) == 2
-    await busy.claims.sweep(100)
-    assert [row["name"] for row in await raw.xinfo_consumers("stream:acme:default", "client:acme")] == [busy.consumer]
-    assert (await busy.claims.finish(held, outcome(Verdict.DELIVERED), retry_in=None)).owned
+    assert not (await store.audit.stretch(100)).violations
 
 
 async def test_a_stream_that_was_deleted_comes_back_with_its_group(opened: Opened, raw: Any) -> None:

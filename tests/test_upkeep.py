@@ -9,11 +9,19 @@ import redis.asyncio as redis
 from conftest import until
 
 from gateway import metrics
-from gateway.dispatch.upkeep import BATCH, BUSY_SECONDS, PROMOTE_SECONDS, SWEEP_SECONDS, Upkeep
+from gateway.dispatch.upkeep import (
+    AUDIT_SECONDS,
+    AUDIT_STEP_SECONDS,
+    BATCH,
+    BUSY_SECONDS,
+    PROMOTE_SECONDS,
+    Upkeep,
+)
 from gateway.errors import StoreUnavailable
 from gateway.models import Admitted, TaskSpec
 from gateway.settings import Settings
 from gateway.store import Store, open_store
+from gateway.store.audit import Audited
 
 LEASE = 0.5
 
@@ -30,7 +38,7 @@ async def raw(store_url: str) -> AsyncIterator[Any]:
         yield client
 
 
-async def admit(store: Store, delay: float = 0) -> str:
+async def admit(store: Store, delay: float = 0, client_id: str = "acme") -> str:
     spec = TaskSpec(
         queue="default",
         method="POST",
@@ -40,14 +48,14 @@ async def admit(store: Store, delay: float = 0) -> str:
         requests_per_min=10_000,
         delay=delay,
     )
-    admitted = await store.tasks.admit("acme", spec, create=True)
+    admitted = await store.tasks.admit(client_id, spec, create=True)
     assert isinstance(admitted, Admitted)
     return admitted.task_id
 
 
 async def test_a_promotion_moves_what_is_due_and_says_when_to_look_again(store: Store) -> None:
     """Nothing scheduled: the longest pause. Something due soon: a pause until then. Due: moved."""
-    upkeep = Upkeep(store.claims, LEASE)
+    upkeep = Upkeep(store.claims, store.audit, LEASE)
     assert await upkeep.promote_once() == PROMOTE_SECONDS
     await admit(store, delay=60)
     assert await upkeep.promote_once() == PROMOTE_SECONDS
@@ -64,7 +72,7 @@ async def test_a_promotion_moves_what_is_due_and_says_when_to_look_again(store: 
 
 async def test_a_reclaim_takes_lapsed_claims_back_and_goes_on_while_there_are_more(store: Store) -> None:
     """Within the lease nothing is taken; after it everything, without a pause after a full batch."""
-    upkeep = Upkeep(store.claims, LEASE)
+    upkeep = Upkeep(store.claims, store.audit, LEASE)
     await store.clients.update("acme", lambda _: store.clients.new("acme"))
     for _ in range(3):
         await admit(store)
@@ -79,26 +87,36 @@ async def test_a_reclaim_takes_lapsed_claims_back_and_goes_on_while_there_are_mo
     await until(taken_back)
     again = await store.claims.claim("acme", 3)
     assert [task.attempt for task in again.tasks] == [2, 2, 2]
-    assert await Upkeep(Ticks(taken=BATCH), LEASE).reclaim_once() == BUSY_SECONDS
+    assert await Upkeep(Ticks(taken=BATCH), Ticks(), LEASE).reclaim_once() == BUSY_SECONDS
 
 
-async def test_a_sweep_counts_the_stranded_clients_it_puts_back(store: Store, raw: Any) -> None:
-    """A client with work that was taken off the ready set by hand is ready again, and the metric tells."""
+async def test_an_audit_mends_and_tells(store: Store, raw: Any) -> None:
+    """A client with work that was taken off the ready set by hand is ready again; metric and pause tell."""
     metrics.configure(10, None)
-    upkeep = Upkeep(store.claims, LEASE)
+    upkeep = Upkeep(store.claims, store.audit, LEASE)
     await admit(store)
-    assert await upkeep.sweep_once() == SWEEP_SECONDS
-    assert " 0.0" in swept()
+    assert await upkeep.audit_once() == AUDIT_SECONDS
+    assert violations("stranded") == 0
     await raw.delete("ready")
-    await upkeep.sweep_once()
+    await upkeep.audit_once()
     assert await store.claims.ready(10) == ["acme"]
-    assert " 1.0" in swept()
+    assert violations("stranded") == 1
 
 
-def swept() -> str:
-    """The line of the metric."""
+async def test_an_audit_goes_on_soon_where_its_round_is_not_over(store: Store) -> None:
+    """A full stretch of clients is followed by the next one, not by the pause between rounds."""
+    for number in range(BATCH + 1):
+        await admit(store, client_id=f"client-{number}")
+    upkeep = Upkeep(store.claims, store.audit, LEASE)
+    assert await upkeep.audit_once() == AUDIT_STEP_SECONDS
+    assert await upkeep.audit_once() == AUDIT_SECONDS
+
+
+def violations(kind: str) -> float:
+    """What the metric says of a kind."""
+    line = f'gateway_invariant_violations_total{{kind="{kind}"}} '
     page = metrics.render()[0].decode()
-    return next(line for line in page.splitlines() if not line.startswith("#") and "sweep_repairs" in line)
+    return next(float(row.removeprefix(line)) for row in page.splitlines() if row.startswith(line))
 
 
 class Ticks:
@@ -118,14 +136,14 @@ class Ticks:
     async def reclaim_lapsed(self, limit: int) -> int:
         return self.taken
 
-    async def sweep(self, limit: int) -> int:
-        return 0
+    async def stretch(self, limit: int) -> Audited:
+        return Audited([], more=False)
 
 
 async def test_the_due_doorbell_hurries_the_promotion() -> None:
     """Told that something is due, the upkeep looks at once instead of at the end of its pause."""
     ticks = Ticks()
-    async with Upkeep(ticks, LEASE) as upkeep:
+    async with Upkeep(ticks, ticks, LEASE) as upkeep:
         await until(lambda: ticks.promotions == 1)
         began = asyncio.get_running_loop().time()
         for n in range(2, 12):
@@ -138,5 +156,5 @@ async def test_the_due_doorbell_hurries_the_promotion() -> None:
 async def test_a_tick_that_fails_is_made_again(failure: Exception) -> None:
     """Neither an outage nor a defect ends the upkeep."""
     ticks = Ticks(failures=[failure])
-    async with Upkeep(ticks, LEASE):
+    async with Upkeep(ticks, ticks, LEASE):
         await until(lambda: ticks.promotions >= 2)

@@ -6,7 +6,7 @@ import orjson
 import typer
 
 from gateway import __version__
-from gateway.cli import check, clients, serve
+from gateway.cli import check, clients, doctor, serve
 
 app = typer.Typer(
     name="gateway",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.add_typer(clients.app, name="clients")
 app.command("check")(check.check)
+app.command("doctor")(doctor.doctor)
 
 
 @app.command()

@@ -50,4 +50,29 @@ class UpkeepClaims(Protocol):
 
     async def promote_due(self, limit: int) -> float | None: ...
     async def reclaim_lapsed(self, limit: int) -> int: ...
-    async def sweep(self, limit: int) -> int: ...
+
+
+class Violation(Protocol):
+    """Two things that must agree and don't."""
+
+    @property
+    def client_id(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+
+
+class Audited(Protocol):
+    """One stretch of the audit; ``more``: the round is not at its end."""
+
+    @property
+    def violations(self) -> Sequence[Violation]: ...
+    @property
+    def more(self) -> bool: ...
+
+
+class Audit(Protocol):
+    """For the upkeep, too."""
+
+    async def stretch(self, limit: int) -> Audited: ...

@@ -153,6 +153,9 @@ class Dispatcher:
                 log.exception("poll_failed")
             # Lanes that waited out an outage, too.
             self._kick.set()
+            if (differs := self._lanes.recount()) is not None:
+                metrics.invariant_violated("lanes")
+                log.error("invariant_violated", kind="lanes", detail="{} calls noted as open, {} are".format(*differs))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(AGAIN_SECONDS if self._outage else POLL_SECONDS):
                     await self._doubted.wait()

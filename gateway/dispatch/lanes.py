@@ -132,6 +132,14 @@ class Lanes:
         """Every open run."""
         return [run for lane in self._by_client.values() for run in lane.runs.values()]
 
+    def recount(self) -> tuple[int, int] | None:
+        """Count the open runs anew: (noted, counted) where they differed, which is never expected."""
+        counted = sum(len(lane.runs) for lane in self._by_client.values())
+        if counted == self.open:
+            return None
+        noted, self.open = self.open, counted
+        return noted, counted
+
     def wake(self, client_id: str) -> bool:
         """The client may have something to claim: queue for a turn, once. True where it newly waits.
 

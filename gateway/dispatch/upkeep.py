@@ -1,5 +1,5 @@
 """What keeps the store moving without any one task's doing: due tasks to their streams, lapsed claims back,
-stranded clients to the ready set. It starts nothing itself: only a claim does.
+and the audit of what the store says of each client. It starts nothing itself: only a claim does.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Self
 import structlog
 
 from gateway import metrics
-from gateway.dispatch.claims import UpkeepClaims
+from gateway.dispatch.claims import Audit, UpkeepClaims
 from gateway.errors import StoreUnavailable
 
 log = structlog.get_logger()
@@ -18,7 +18,8 @@ log = structlog.get_logger()
 BATCH = 100
 PROMOTE_SECONDS = 1.0
 RECLAIM_SECONDS = 1.0
-SWEEP_SECONDS = 30.0
+AUDIT_SECONDS = 30.0  # between rounds
+AUDIT_STEP_SECONDS = 1.0  # within one
 # After a full batch there is more to do: go on, after others had their turn on the event loop and in Redis.
 BUSY_SECONDS = 0.001
 
@@ -26,8 +27,9 @@ BUSY_SECONDS = 0.001
 class Upkeep:
     """Runs the three ticks until its context is left. ``due()`` hurries the promotion (the due doorbell)."""
 
-    def __init__(self, claims: UpkeepClaims, lease_seconds: float) -> None:
+    def __init__(self, claims: UpkeepClaims, audit: Audit, lease_seconds: float) -> None:
         self._claims = claims
+        self._audit = audit
         # A client's tasks that a killed process held come back within a lease and two of these.
         self._reclaim_seconds = min(RECLAIM_SECONDS, lease_seconds / 6)
         self._due = asyncio.Event()
@@ -51,21 +53,20 @@ class Upkeep:
             log.warning("claims_reclaimed", count=taken)
         return BUSY_SECONDS if taken >= BATCH else self._reclaim_seconds
 
-    async def sweep_once(self) -> float:
-        """Put clients that have work and aren't in the ready set back; returns the seconds until the next
-        look."""
-        swept = await self._claims.sweep(BATCH)
-        if swept:
-            # Never expected: every event that adds work marks its client ready in the same script.
-            metrics.swept(swept)
-            log.warning("clients_swept", count=swept)
-        return SWEEP_SECONDS
+    async def audit_once(self) -> float:
+        """Hold what the store says of some clients against each other; returns the seconds until the next look."""
+        audited = await self._audit.stretch(BATCH)
+        for found in audited.violations:
+            # Never expected: what must agree is changed in one script.
+            metrics.invariant_violated(found.kind)
+            log.error("invariant_violated", kind=found.kind, client=found.client_id, detail=found.detail)
+        return AUDIT_STEP_SECONDS if audited.more else AUDIT_SECONDS
 
     async def __aenter__(self) -> Self:
         self._loops = [
             asyncio.create_task(self._repeat("promote", self.promote_once, self._due)),
             asyncio.create_task(self._repeat("reclaim", self.reclaim_once, None)),
-            asyncio.create_task(self._repeat("sweep", self.sweep_once, None)),
+            asyncio.create_task(self._repeat("audit", self.audit_once, None)),
         ]
         return self
 

@@ -12,6 +12,7 @@ import structlog
 from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
+from gateway.store.audit import Audit
 from gateway.store.batching import CommandError, Link
 from gateway.store.claims import Claims
 from gateway.store.clients import Clients
@@ -41,6 +42,7 @@ class Store:
         self.windows = Windows(api, settings.window_algorithm)
         self.doorbell = Doorbell(lambda: subscriber(settings, url), keyspace, self.clients.forget)
         self.claims = Claims(dispatch, self.consumer, self.doorbell)
+        self.audit = Audit(dispatch)
         self.available = False
         self._front = front
         self._pool_size = settings.redis_pool_size

@@ -11,7 +11,6 @@ from gateway.store.doorbell import Doorbell
 from gateway.store.records import claimed, encode_attempt
 from gateway.store.scripts import Runner
 
-_IDLE_MS: Final = 300_000  # an idle client's streams go after five minutes
 _PER_CLIENT: Final = 100
 _READS: Final = 3
 
@@ -47,7 +46,6 @@ class Claims:
         self._keyspace = runner.keyspace
         self._consumer = consumer
         self._doorbell = doorbell
-        self._sweep_from: dict[int, int] = defaultdict(int)
 
     async def ready(self, limit: int) -> list[str]:
         """Clients that have something to claim, longest ready first."""
@@ -125,19 +123,6 @@ class Claims:
             for client_id in await self._clients_until(self._keyspace.leases(partition), now, limit):
                 taken += sum(await self._runner.run("reclaim", client_id, _PER_CLIENT))
         return taken
-
-    async def sweep(self, limit: int) -> int:
-        """Look at the next ``limit`` active clients for stranded work; returns how many had some (0, always)."""
-        repaired = 0
-        for partition in range(self._keyspace.partitions):
-            start = self._sweep_from[partition]
-            rows = await self._runner.command(
-                "ZRANGE", self._keyspace.active(partition), start, start + limit - 1, tries=_READS
-            )
-            self._sweep_from[partition] = start + limit if len(rows) == limit else 0
-            for row in rows:
-                repaired += await self._runner.run("sweep", row.decode(), _IDLE_MS)
-        return repaired
 
     async def active(self, limit: int) -> list[str]:
         """Clients that have tasks, or had some lately, for the gauges."""
