@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -29,6 +30,10 @@ from gateway.middleware.listening import Runner
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 
+# A shell that runs us in the background has SIGINT ignored, which processes hand down; tests stop theirs by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ADMIN_KEY = "test-key"
 DEADLINE = 10.0
 
@@ -50,8 +55,8 @@ def valkey_server() -> str:
     return str(found[0]) if found else str(shutil.which("valkey-server") or shutil.which("redis-server"))
 
 
-async def until(condition: Callable[[], Any], seconds: float = DEADLINE) -> None:
-    """Poll a condition (plain or a coroutine function) until it holds."""
+async def until(condition: Callable[[], Any], seconds: float = DEADLINE, tell: Callable[[], str] = str) -> None:
+    """Poll a condition (plain or a coroutine function) until it holds; ``tell`` says more where it never does."""
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -59,7 +64,7 @@ async def until(condition: Callable[[], Any], seconds: float = DEADLINE) -> None
             value = await value
         if value:
             return
-        assert time.monotonic() < end, "the condition did not come true in time"
+        assert time.monotonic() < end, f"the condition did not come true in time {tell()}"
         await asyncio.sleep(0.01)
 
 
