@@ -9,10 +9,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --qui
 # The package itself is installed editable and without isolation: its build needs nothing but the locked setuptools.
 PACKAGE := $(PIP) --no-deps --no-build-isolation --editable .
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
-PYTHON_FILES := gateway tests deploy
+PYTHON_FILES := gateway tests deploy bench
+# The peers of `make bench` and their packages, apart from what the gateway runs on.
+BENCH := build/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak demo venv lock clean
+.PHONY: help run test check soak bench demo venv lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +30,7 @@ check: venv ## formatting, linters, types and the import contract
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/demo.py deploy/target.py
+	$(BIN)/mypy bench/*.py
 	$(BIN)/lint-imports
 
 soak: venv ## the model and every fault at length, about half an hour; the results go to build/soak.md
@@ -37,16 +40,20 @@ soak: venv ## the model and every fault at length, about half an hour; the resul
 demo: $(VENV)/.runtime ## three clients of different tiers, live, about ten seconds
 	@$(BIN)/python deploy/demo.py
 
+bench: $(VENV)/.runtime $(BENCH)/.python $(BENCH)/.node ## measure it against its peers, about 20 minutes (ARGS="--quick": 3)
+	@$(BIN)/python -m bench $(ARGS)
+
 venv: $(VENV)/.dev ## .venv with everything development needs
 
-lock: ## write the three locks anew (needs uv)
+lock: ## write the locks anew (needs uv)
 	$(COMPILE) --extra dev pyproject.toml --output-file requirements-dev.lock
 	$(COMPILE) --constraint requirements-dev.lock pyproject.toml --output-file requirements.lock
 	echo 'setuptools>=77' | $(COMPILE) --constraint requirements-dev.lock - --output-file requirements-build.lock
+	$(COMPILE) --group bench --output-file requirements-bench.lock
 
 clean: ## remove .venv, caches and builds (not the gateway's data)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find gateway tests deploy -type d -name __pycache__ -prune -exec rm -rf {} +
+	find gateway tests deploy bench -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A venv that was only half made would pass for a whole one at the next run, so a failure takes it away again.
 $(BIN)/python:
@@ -65,4 +72,17 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
 	@echo "Installing the gateway and its development tools into $(VENV) ..."
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@$(PACKAGE)
+	@touch $@
+
+$(BENCH)/.python: requirements-bench.lock | $(BIN)/python
+	@echo "Installing what the bench compares with into $(BENCH) ..."
+	@$(BIN)/python -m venv --clear $(BENCH)/python
+	@$(BENCH)/python/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r $<
+	@touch $@
+
+# Without npm there is no BullMQ, and the report says so.
+$(BENCH)/.node: bench/peers/package-lock.json
+	@mkdir -p $(BENCH)/node
+	@cp bench/peers/package.json bench/peers/package-lock.json bench/peers/.npmrc $(BENCH)/node/
+	@! command -v npm >/dev/null || npm install --prefix $(BENCH)/node --silent --no-audit --no-fund --ignore-scripts
 	@touch $@

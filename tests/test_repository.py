@@ -11,7 +11,7 @@ from as_user import BIN, ROOT, plain_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock")
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock", "requirements-bench.lock")
 # In two halves each, so that this file does not hold what it looks for.
 REGISTRY_HOSTS = [
     "py" + "pi.org",
@@ -134,7 +134,7 @@ def test_imports_run_downward() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("target", ["help", "run", "test", "check", "demo", "venv", "lock", "clean"])
+@pytest.mark.parametrize("target", ["help", "run", "test", "check", "demo", "bench", "venv", "lock", "clean"])
 def test_make_has_its_targets(target: str) -> None:
     """`make help` lists the target, and make knows how to reach it."""
     make = ["make", f"PYTHON={sys.executable}"]
