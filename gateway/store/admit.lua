@@ -67,8 +67,7 @@ for at = FIRST, #ARGV, WIDTH do
     count(window, cost)
     if waiting == 0 then redis.call('ZADD', active_key, 0, client) end
     waiting, bytes = waiting + 1, bytes + size
-    redis.call('HINCRBY', depth_key, 'n', 1)
-    redis.call('HINCRBY', depth_key, 'b', size)
+    redis.call('HSET', depth_key, 'n', waiting, 'b', bytes)
     if idempotency_key then
       redis.call('SET', idempotency_key, cmsgpack.pack({ id, fingerprint }), 'EX', KEY_TTL)
     end
@@ -77,10 +76,11 @@ for at = FIRST, #ARGV, WIDTH do
     if due <= now_ms then
       state, due = IN_STREAM, now_ms
       local key = stream_key(queue)
-      if not has_queue(queue) or redis.call('EXISTS', key) == 0 then
+      entry = redis.call('XADD', key, 'NOMKSTREAM', '*', 't', id)
+      if not entry then
         redis.call('XGROUP', 'CREATE', key, group, '0', 'MKSTREAM')
+        entry = redis.call('XADD', key, '*', 't', id)
       end
-      entry = redis.call('XADD', key, '*', 't', id)
       if not full or bound ~= '0' then wake = true end
     else
       detail = 'scheduled'

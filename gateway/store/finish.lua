@@ -16,12 +16,13 @@ if not record or not owns(record, consumer, entry, fence) then return {} end
 drop_entry(record)
 record[ATTEMPTS] = record[ATTEMPTS] + 1
 record[LAST] = attempt
+local left
 if verdict == 'succeeded' then
-  finish_record(id, record, SUCCEEDED)
+  left = finish_record(id, record, SUCCEEDED)
 elseif verdict == 'retry' then
   schedule(id, record, now_ms + retry_in, RETRYING)
 else
-  bury(id, record, reason)
+  left = bury(id, record, reason)
 end
 if want > 0 then
   local out = claim(consumer, want)
@@ -30,6 +31,6 @@ if want > 0 then
 end
 redis.call('HDEL', depth_key, 'full')
 -- Others look only if something waits here.
-local waiting = tonumber(redis.call('HGET', depth_key, 'n')) or 0
+local waiting = left or tonumber(redis.call('HGET', depth_key, 'n')) or 0
 if waiting > redis.call('ZCARD', scheduled_key) then mark_ready() end
 return { 0, 0, 0, now_ms }

@@ -3,9 +3,12 @@
 -- end the next attempt.
 local function owns(record, consumer, entry, fence)
   if record[STATE] ~= IN_STREAM or record[ENTRY] ~= entry then return false end
-  local key = stream_key(record[QUEUE])
-  if redis.call('EXISTS', key) == 0 then return false end
-  local row = redis.call('XPENDING', key, group, entry, entry, 1)[1]
+  local rows = redis.pcall('XPENDING', stream_key(record[QUEUE]), group, entry, entry, 1)
+  if rows.err then
+    if string.find(rows.err, 'NOGROUP', 1, true) then return false end -- the stream is gone
+    error(rows)
+  end
+  local row = rows[1]
   return row ~= nil and row[2] == consumer and row[4] == fence
 end
 

@@ -18,12 +18,13 @@ local function save_record(id, record)
   redis.call('SET', task_key(id), cmsgpack.pack(record))
 end
 
--- Takes the task out of the client's counts; a client with nothing left is noted as idle since now.
+-- Takes the task out of the client's counts and returns how many are left; a client with nothing left is noted as idle since
+-- now.
 local function leave(record)
   redis.call('HINCRBY', depth_key, 'b', -record[SIZE])
-  if redis.call('HINCRBY', depth_key, 'n', -1) <= 0 then
-    redis.call('ZADD', active_key, now_ms, client)
-  end
+  local left = redis.call('HINCRBY', depth_key, 'n', -1)
+  if left <= 0 then redis.call('ZADD', active_key, now_ms, client) end
+  return left
 end
 
 -- Keeps the newest `most` of an index of ended tasks; at most 100 go in one call, so that no call is long.
@@ -37,23 +38,23 @@ local function trim(key, most, ttl)
   redis.call('EXPIRE', key, ttl)
 end
 
--- Ends a task that needs its payload no more (succeeded, cancelled).
+-- Ends a task that needs its payload no more (succeeded, cancelled); returns what `leave` does.
 local function finish_record(id, record, state)
   record[STATE], record[ENTRY], record[DUE], record[FINISHED] = state, '', 0, now_ms
   record[HEADERS], record[HAS_BODY], record[BODY] = '', 0, ''
   redis.call('SET', task_key(id), cmsgpack.pack(record), 'EX', RESULT_TTL)
   redis.call('ZADD', ended_key, now_ms, id)
   trim(ended_key, MAX_RESULTS, RESULT_TTL)
-  leave(record)
+  return leave(record)
 end
 
--- Ends a task as a dead letter, payload kept for inspection and replay.
+-- Ends a task as a dead letter, payload kept for inspection and replay; returns what `leave` does.
 local function bury(id, record, reason)
   record[STATE], record[ENTRY], record[DUE], record[FINISHED], record[REASON] = DEAD, '', 0, now_ms, reason
   redis.call('SET', task_key(id), cmsgpack.pack(record), 'EX', DEAD_TTL)
   redis.call('ZADD', dead_key, now_ms, id)
   trim(dead_key, MAX_DEAD, DEAD_TTL)
-  leave(record)
+  return leave(record)
 end
 
 -- Puts a task on its queue's stream, creating stream and group where they are missing.
