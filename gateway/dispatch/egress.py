@@ -17,6 +17,8 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # inet_aton's spellings: one to four decimal, octal or hexadecimal parts, the last of which fills the rest.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}\.?", re.ASCII | re.IGNORECASE)
+_ORIGIN = re.compile(r"[^/?#]*//[^/?#]{1,255}")  # all of a URL that says where it leads
+_REMEMBERED = 4096  # origins judged
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII | re.IGNORECASE)
 
 _NEVER: tuple[tuple[str, tuple[IPNetwork, ...]], ...] = (
@@ -93,6 +95,7 @@ class EgressGuard:
         self._upstream = _origin(upstream) if upstream else None
         self._nodes = nodes
         self._own: set[tuple[str, int]] = set()
+        self._judged: dict[str, str | None] = {}
         for host, port in own:
             self.add_own(host, port)
 
@@ -106,6 +109,7 @@ class EgressGuard:
         self._own.add((_normal_host(host) if address is None else str(address), port))
         if _normal_host(host) == "localhost":
             self._own |= {("127.0.0.1", port), ("::1", port)}
+        self._judged.clear()
 
     def check_literal(self, url: str) -> str | None:
         """Why a URL whose host is a literal address is refused, with the setting that decides it; None where
@@ -114,6 +118,17 @@ class EgressGuard:
         Every notation the system's resolver takes counts as the address it dials: ``http://2130706433/``,
         ``http://0x7f.1/``. A name is fine here: it is judged by what it resolves to, at the dial.
         """
+        found = _ORIGIN.match(url)
+        origin = found[0] if found else url
+        # Remembered, since tasks go to few origins and judging one costs as much as storing a task; an answer that
+        # grew old, by a new address of this machine, is corrected at the dial.
+        if origin not in self._judged:
+            if len(self._judged) >= _REMEMBERED:
+                self._judged.clear()
+            self._judged[origin] = self._judge(origin)
+        return self._judged[origin]
+
+    def _judge(self, url: str) -> str | None:
         try:
             host, port = _origin(url)
         except ValueError:
