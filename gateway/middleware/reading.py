@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Collection
 
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
 
 from gateway.errors import GatewayError, InvalidBody
 from gateway.models import CLIENT_ID_PATTERN
@@ -22,12 +22,24 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     """The body's bytes. 413 past ``limit``, 408 where it stalls, 415 unless it is declared JSON or nothing."""
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
+    content = request.content
+    if content.is_eof() and content.exception() is None:  # it came with the head: nothing to wait for
+        raw = content.read_nowait()
+        if len(raw) > limit:
+            raise _too_large(limit)
+    else:
+        raw = await _arriving(content, limit)
+    _check_declared(request)
+    return raw
+
+
+async def _arriving(content: StreamReader, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(BODY_DEADLINE):
             # Counted while it arrives: a chunked body declares no length.
-            while part := await request.content.readany():
+            while part := await content.readany():
                 size += len(part)
                 if size > limit:
                     raise _too_large(limit)
@@ -43,8 +55,7 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     except web.RequestPayloadError:
         msg = "$: the body's transfer encoding is broken"
         raise InvalidBody(msg) from None
-    _check_declared(request)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
 
 
 def _check_declared(request: web.Request) -> None:
