@@ -111,6 +111,13 @@ class QueueFull(msgspec.Struct, frozen=True):
     what: Literal["tasks", "bytes"]
 
 
+class GatewayFull(msgspec.Struct, frozen=True):
+    """All clients together have too many tasks waiting (``what`` "tasks") or too many bytes of them ("bytes")."""
+
+    window: Window
+    what: Literal["tasks", "bytes"]
+
+
 class TooManyQueues(msgspec.Struct, frozen=True):
     """The client already uses as many queues as it may."""
 
@@ -123,7 +130,7 @@ class TooManyClients(msgspec.Struct, frozen=True):
     window: Window
 
 
-Admission = Admitted | Duplicate | KeyConflict | RateLimited | QueueFull | TooManyQueues | TooManyClients
+Admission = Admitted | Duplicate | KeyConflict | RateLimited | QueueFull | GatewayFull | TooManyQueues | TooManyClients
 
 
 class State(enum.StrEnum):

@@ -89,6 +89,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MAX_IN_FLIGHT", "1000", _at_least_one, "open calls of one process"),
     Setting("MAX_QUEUED_PER_CLIENT", "100000", _at_least_one, "tasks of a client that may wait"),
     Setting("MAX_QUEUED_BYTES_PER_CLIENT", "256MiB", parsing.size(1, 2**50), "bytes of a client that may wait"),
+    Setting("MAX_QUEUED", "10000000", _at_least_one, "tasks of all clients that may wait"),
+    Setting("MAX_QUEUED_BYTES", "16GiB", parsing.size(1, 2**50), "bytes of all clients that may wait"),
     Setting("MAX_QUEUES_PER_CLIENT", "32", parsing.whole(1, 1024), "queues of a client"),
     Setting("MAX_CLIENTS", "1000000", _at_least_one, "clients in all"),
     Setting("MAX_RESULTS_PER_CLIENT", "1000", _at_least_one, "results kept of a client"),
@@ -165,6 +167,8 @@ class Settings:
     max_in_flight: int
     max_queued_per_client: int
     max_queued_bytes_per_client: int
+    max_queued: int
+    max_queued_bytes: int
     max_queues_per_client: int
     max_clients: int
     max_results_per_client: int

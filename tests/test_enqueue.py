@@ -148,6 +148,21 @@ async def test_bytes_that_wait_are_bounded_too(gateway: GatewayFactory, a_client
     assert (await gw.enqueue({"client_id": a_client, "task": TASK}))[0] == 201
 
 
+async def test_what_waits_of_all_clients_is_bounded(gateway: GatewayFactory) -> None:
+    """Past MAX_QUEUED anybody's task is 503 with Retry-After, alone and in a batch; what waits stays."""
+    gw = await gateway(dispatch=False, max_queued="2")
+    assert (await gw.enqueue({"client_id": "one", "task": TASK}))[0] == 201
+    status, body, _ = await gw.call(
+        "POST", "/v1/enqueue/batch", json={"client_id": "two", "tasks": [{"task": TASK}] * 2}
+    )
+    assert (status, [item["status"] for item in body["results"]]) == (207, [201, 503])
+    status, body, headers = await gw.enqueue({"client_id": "one", "task": TASK})
+    assert (status, body["error"]) == (503, "Service unavailable")
+    assert "MAX_QUEUED" in body["message"]
+    assert int(headers["Retry-After"]) >= 1
+    assert (await gw.call("GET", "/v1/rate-limit?client_id=one"))[1]["queued"] == 1
+
+
 async def test_clients_are_bounded(gateway: GatewayFactory) -> None:
     """Past MAX_CLIENTS an unknown client is 401, for an operator 400; those there are go on."""
     gw = await gateway(dispatch=False, max_clients="1")

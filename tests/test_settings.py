@@ -45,6 +45,8 @@ DEFAULTS = {
     "max_in_flight": 1000,
     "max_queued_per_client": 100000,
     "max_queued_bytes_per_client": 256 * 1024 * 1024,
+    "max_queued": 10_000_000,
+    "max_queued_bytes": 16 * 1024**3,
     "max_queues_per_client": 32,
     "max_clients": 1000000,
     "max_results_per_client": 1000,

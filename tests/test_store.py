@@ -16,6 +16,7 @@ from gateway.models import (
     ClaimedTask,
     Client,
     Duplicate,
+    GatewayFull,
     KeyConflict,
     Outcome,
     QueueFull,
@@ -203,6 +204,27 @@ async def test_depth_bytes_queues_and_clients_are_bounded(opened: Opened) -> Non
     heavy = await narrow.tasks.admit("acme", spec(body=b"x" * 2000), create=True)
     assert isinstance(heavy, QueueFull)
     assert heavy.what == "bytes"
+
+
+@pytest.mark.parametrize(("what", "bound"), [("tasks", {"MAX_QUEUED": "3"}), ("bytes", {"MAX_QUEUED_BYTES": "900"})])
+async def test_all_clients_together_are_bounded(opened: Opened, raw: Any, what: str, bound: dict[str, str]) -> None:
+    """Past the bound of all, another client's task is refused; what ended, however it did, makes room again."""
+    store = await opened(**bound)
+    first = await admit(store)
+    second = await admit(store, delay=60)
+    third = await store.tasks.admit("other", spec(), create=True)
+    assert isinstance(third, Admitted)
+    full = await store.tasks.admit("third", spec(body=b"x" * 200), create=True)
+    assert isinstance(full, GatewayFull)
+    assert full.what == what
+    claim = (await store.claims.claim("acme", 1)).tasks[0]
+    assert claim.task_id == first
+    await store.claims.finish(claim, outcome(Verdict.REFUSED, 404), retry_in=None)
+    await store.tasks.cancel("acme", second)
+    assert isinstance(await store.tasks.admit("third", spec(body=b"x" * 200), create=True), Admitted)
+    await store.clients.delete("third", cancel_tasks=True)
+    await store.clients.delete("other", cancel_tasks=True)
+    assert await raw.hgetall("totals") == {"n": "0", "b": "0"}
 
 
 async def test_a_batch_is_judged_in_order(opened: Opened) -> None:

@@ -20,6 +20,7 @@ from gateway.keys import AppKeys, RequestKeys
 from gateway.middleware.contracts import Planned
 from gateway.models import (
     Client,
+    GatewayFull,
     KeyConflict,
     QueueFull,
     RateLimited,
@@ -30,7 +31,7 @@ from gateway.models import (
 
 log = structlog.get_logger()
 
-Refusal = KeyConflict | RateLimited | QueueFull | TooManyQueues | TooManyClients
+Refusal = KeyConflict | RateLimited | QueueFull | GatewayFull | TooManyQueues | TooManyClients
 
 QUEUE_FULL_RETRY = 5  # seconds; how fast a queue drains depends on its targets
 
@@ -109,6 +110,10 @@ def refused(refusal: Refusal, plan: Planned, client: Client) -> GatewayError:
                 extra={"client_id": who},
                 headers={"Retry-After": str(QUEUE_FULL_RETRY)},
             )
+        case GatewayFull(what=what):
+            name = "MAX_QUEUED" if what == "tasks" else "MAX_QUEUED_BYTES"
+            message = f"the gateway has as much waiting as it may, over all clients ({name}); try again shortly"
+            return ServiceUnavailable(message, retry_after=QUEUE_FULL_RETRY)
         case KeyConflict(task_id=task_id):
             return Conflict(
                 "the idempotency key was used for a different task (queue, url, method, headers or body differ)",

@@ -6,19 +6,23 @@
 -- idempotency key → window → depth → task record → stream (or the schedule) → the client is marked ready.
 -- KEYS: scope, then per task its record and, where it has one, its idempotency key.
 -- ARGV: scope, algorithm, new client's JSON ('' for a known one), max clients, max tasks, max bytes, max queues,
---       quiet (1: this process claims by itself), idempotency TTL (s); then per task
+--       max tasks and max bytes of all clients, quiet (1: this process claims by itself), idempotency TTL (s); then per task
 --       id, queue, limit, cost, size, delay ms, run_at ms, bound, 1 if it has a key, fingerprint, record's fixed fields.
 -- Returns {Redis's clock in µs, client created 0/1, then per task {code, used, reset, detail}}; codes are in store/tasks.py.
 -- Nothing is counted that is not stored, nothing stored that is not counted. Refused whole when memory is full.
 local ALGORITHM, NEW_CLIENT = ARGV[7], ARGV[8]
 local MAX_CLIENTS, MAX_TASKS, MAX_BYTES, MAX_QUEUES = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local QUIET, KEY_TTL = ARGV[13] == '1', ARGV[14]
-local FIRST, WIDTH = 15, 11
-local ADMITTED, DUPLICATE, CONFLICT, LIMITED, FULL_TASKS, FULL_BYTES, MANY_QUEUES, MANY_CLIENTS = 1, 2, 3, 4, 5, 6, 7, 8
+local MAX_ALL_TASKS, MAX_ALL_BYTES = tonumber(ARGV[13]), tonumber(ARGV[14])
+local QUIET, KEY_TTL = ARGV[15] == '1', ARGV[16]
+local FIRST, WIDTH = 17, 11
+local ADMITTED, DUPLICATE, CONFLICT, LIMITED, FULL_TASKS, FULL_BYTES, MANY_QUEUES, MANY_CLIENTS,
+      FULL_ALL_TASKS, FULL_ALL_BYTES = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
 local window = read_window(ALGORITHM)
 local depth = redis.call('HMGET', depth_key, 'n', 'b', 'full')
 local waiting, bytes, full = tonumber(depth[1]) or 0, tonumber(depth[2]) or 0, depth[3]
+local totals = redis.call('HMGET', totals_key, 'n', 'b')
+local all_waiting, all_bytes = tonumber(totals[1]) or 0, tonumber(totals[2]) or 0
 local missing = NEW_CLIENT ~= '' and redis.call('EXISTS', config_key) == 0
 local crowded = missing and redis.call('ZCARD', clients_key) >= MAX_CLIENTS
 local known_queues = {}
@@ -46,10 +50,12 @@ local function decide(limit, cost, size, queue, idempotency_key, fingerprint)
   if window.used + cost > limit then return LIMITED, tostring(wait_for(window, cost, limit)) end
   if waiting >= MAX_TASKS then return FULL_TASKS, '' end
   if bytes + size > MAX_BYTES then return FULL_BYTES, '' end
+  if all_waiting >= MAX_ALL_TASKS then return FULL_ALL_TASKS, '' end
+  if all_bytes + size > MAX_ALL_BYTES then return FULL_ALL_BYTES, '' end
   return ADMITTED, ''
 end
 
-local next_key = 14
+local next_key = 15
 for at = FIRST, #ARGV, WIDTH do
   local id, queue, limit, cost, size, delay, run_at, bound, keyed, fingerprint, fixed = unpack(ARGV, at, at + WIDTH - 1)
   limit, cost, size, delay, run_at = tonumber(limit), tonumber(cost), tonumber(size), tonumber(delay), tonumber(run_at)
@@ -67,6 +73,7 @@ for at = FIRST, #ARGV, WIDTH do
     count(window, cost)
     if waiting == 0 then redis.call('ZADD', active_key, 0, client) end
     waiting, bytes = waiting + 1, bytes + size
+    all_waiting, all_bytes = all_waiting + 1, all_bytes + size
     redis.call('HSET', depth_key, 'n', waiting, 'b', bytes)
     if idempotency_key then
       redis.call('SET', idempotency_key, cmsgpack.pack({ id, fingerprint }), 'EX', KEY_TTL)
@@ -99,6 +106,7 @@ for at = FIRST, #ARGV, WIDTH do
   end
   out[#out + 1] = { code, window.used, window.reset, detail }
 end
+if all_waiting > (tonumber(totals[1]) or 0) then redis.call('HSET', totals_key, 'n', all_waiting, 'b', all_bytes) end
 if wake then mark_ready(QUIET) end
 out[2] = created
 return out

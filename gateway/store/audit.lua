@@ -96,6 +96,7 @@ if #found > 0 then
     local left = redis.call('ZCARD', scheduled_key)
     for _, queue in ipairs(queues) do left = left + redis.call('XLEN', queue.key) end
     redis.call('HSET', depth_key, 'n', left)
+    redis.call('HINCRBY', totals_key, 'n', left - noted)
     note_due()
     if left > 0 then mark_ready() end
   end

@@ -96,6 +96,7 @@ class Keyspace:
             self.leases(partition),
             self.active(partition),
             self.clients(partition),
+            self._key("totals", partition),
         )
         heads = (
             self.tag(partition),

@@ -8,6 +8,7 @@ from gateway.models import (
     Admission,
     Admitted,
     Duplicate,
+    GatewayFull,
     KeyConflict,
     QueueFull,
     RateLimited,
@@ -43,6 +44,10 @@ def _outcome(task_id: str, row: list[Any], now: float, *, created: bool) -> Admi
             return QueueFull(window=window, what="bytes")
         case 7:
             return TooManyQueues(window=window)
+        case 9:
+            return GatewayFull(window=window, what="tasks")
+        case 10:
+            return GatewayFull(window=window, what="bytes")
     return TooManyClients(window=window)
 
 
@@ -58,6 +63,9 @@ class Tasks:
             settings.max_queued_per_client,
             settings.max_queued_bytes_per_client,
             settings.max_queues_per_client,
+            # Clients are spread evenly enough for each partition to judge by its share.
+            settings.max_queued // runner.keyspace.partitions,
+            settings.max_queued_bytes // runner.keyspace.partitions,
         )
         self._idempotency_ttl = settings.idempotency_ttl
 

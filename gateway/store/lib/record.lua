@@ -18,9 +18,11 @@ local function save_record(id, record)
   redis.call('SET', task_key(id), cmsgpack.pack(record))
 end
 
--- Takes the task out of the client's counts and returns how many are left; a client with nothing left is noted as idle since
+-- Takes the task out of the counts and returns how many are left; a client with nothing left is noted as idle since
 -- now.
 local function leave(record)
+  redis.call('HINCRBY', totals_key, 'n', -1)
+  redis.call('HINCRBY', totals_key, 'b', -record[SIZE])
   redis.call('HINCRBY', depth_key, 'b', -record[SIZE])
   local left = redis.call('HINCRBY', depth_key, 'n', -1)
   if left <= 0 then redis.call('ZADD', active_key, now_ms, client) end

@@ -1,7 +1,7 @@
 -- What every client-scoped script starts from: the client's keys, the names derived from data, Redis's clock.
--- KEYS 1-13 and ARGV 1-6 are laid out by store/keyspace.py, `Keyspace.scope`; a script's own follow after them.
+-- KEYS 1-14 and ARGV 1-6 are laid out by store/keyspace.py, `Keyspace.scope`; a script's own follow after them.
 local config_key, depth_key, queues_key, returned_key, scheduled_key, dead_key, ended_key,
-      window_key, ready_key, due_key, leases_key, active_key, clients_key = unpack(KEYS, 1, 13)
+      window_key, ready_key, due_key, leases_key, active_key, clients_key, totals_key = unpack(KEYS, 1, 14)
 local tag, task_head, stream_head, counter_head, client = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 -- The policy all replicas share, as one packed array (see store/scripts.py, `pack_policy`).
 local policy = cmsgpack.unpack(ARGV[6])
