@@ -43,7 +43,9 @@ class Reader:
         self._target_port = free_port()
         self._gateway = Gateway(folder)
         self._target: Background | None = None
-        self._terminal = Terminal(plain_environment(GATEWAY_URL=self._gateway.url))
+        self._terminal = Terminal(
+            plain_environment(GATEWAY_URL=self._gateway.url, GATEWAY_DATA_DIR=str(folder / "data"))
+        )
 
     def __enter__(self) -> Self:
         return self
