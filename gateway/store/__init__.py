@@ -13,13 +13,13 @@ from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.audit import Audit
-from gateway.store.batching import CommandError, Link
+from gateway.store.batching import CommandError
 from gateway.store.claims import Claims
 from gateway.store.clients import Clients
-from gateway.store.connection import ClusterLink, multiplexed, subscriber, too_old
+from gateway.store.connection import Deployment, RedisCluster, SingleRedis, too_old
 from gateway.store.doorbell import Doorbell
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
-from gateway.store.scripts import Runner, pack_policy, unavailable
+from gateway.store.scripts import Runner, pack_policy
 from gateway.store.tasks import Tasks
 from gateway.store.windows import Windows
 
@@ -31,37 +31,32 @@ log = structlog.get_logger()
 class Store:
     """What the gateway keeps, over two links. Its parts raise StoreUnavailable where Redis is away."""
 
-    def __init__(self, settings: Settings, url: str, front: Link, back: Link) -> None:
+    def __init__(self, settings: Settings, redis: Deployment) -> None:
         keyspace = Keyspace(settings.key_prefix, PARTITIONS_ON_CLUSTER if settings.redis_cluster else 1)
-        policy = pack_policy(settings, keyspace.bell)
+        policy = pack_policy(settings, keyspace)
         # Dispatching has a link of its own, so that a burst of enqueues does not stand before a finish.
-        api, dispatch = (Runner(link, keyspace, policy, settings.redis_timeout) for link in (front, back))
+        self._front, self._back = redis.link(), redis.link()
+        self._api = Runner(self._front, keyspace, policy, settings.redis_timeout)
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
-        self.clients = Clients(api, settings)
-        self.tasks = Tasks(api, self.clients, settings)
-        self.windows = Windows(api, settings.window_algorithm)
-        self.doorbell = Doorbell(lambda: subscriber(settings, url), keyspace, self.clients.forget)
+        self.clients = Clients(self._api, settings)
+        self.tasks = Tasks(self._api, self.clients, settings)
+        self.windows = Windows(self._api, settings.window_algorithm)
+        self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self.clients.forget)
+        dispatch = Runner(self._back, keyspace, policy, settings.redis_timeout)
         self.claims = Claims(dispatch, self.consumer, self.doorbell)
         self.audit = Audit(dispatch)
-        self.available = False
-        self._front = front
-        self._pool_size = settings.redis_pool_size
 
     def nodes(self) -> list[tuple[str, int]]:
         """Where the nodes of a Cluster listen; none on one Redis."""
         return self._front.nodes() if isinstance(self._front, ClusterLink) else []
 
     async def ping(self) -> None:
-        """Raise StoreUnavailable unless Redis answers."""
-        try:
-            await self._front.execute("PING")
-        except CommandError as error:
-            self.available = False
-            raise unavailable(error) or StoreUnavailable("Redis refuses PING; see the log.") from error
-        except StoreUnavailable:
-            self.available = False
-            raise
-        self.available = True
+        """Raise StoreUnavailable unless Redis answers and takes writes."""
+        await self._api.ping()
+
+    async def close(self) -> None:
+        """Close the links; what is unanswered fails."""
+        await asyncio.gather(self._front.close(), self._back.close())
 
     async def greet(self) -> None:
         """Look at the server once: too old is said, a policy that may evict work is said."""
@@ -84,13 +79,8 @@ class Store:
 @asynccontextmanager
 async def open_store(settings: Settings, url: str) -> AsyncIterator[Store]:
     """The store on the Redis at ``url``; opens also where it does not answer, and keeps trying."""
-    links: list[Link] = (
-        [ClusterLink(settings, url)] * 2
-        if settings.redis_cluster
-        else [multiplexed(settings, url), multiplexed(settings, url)]
-    )
-    store = Store(settings, url, links[0], links[1])
-    metrics.set_pool(len(links) + 1, settings.redis_pool_size)
+    store = Store(settings, RedisCluster(settings, url) if settings.redis_cluster else SingleRedis(settings, url))
+    metrics.set_pool(3, settings.redis_pool_size)
     listening = asyncio.create_task(store.doorbell.run())
     greeting = asyncio.create_task(store.greet())
     try:
@@ -99,5 +89,4 @@ async def open_store(settings: Settings, url: str) -> AsyncIterator[Store]:
         for task in (listening, greeting):
             task.cancel()
         await asyncio.gather(listening, greeting, return_exceptions=True)
-        for link in links:
-            await link.close()
+        await store.close()

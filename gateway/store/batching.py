@@ -8,22 +8,30 @@ where the connection drops after that, its caller learns that nobody knows wheth
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import hiredis
 import structlog
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
 
 log = structlog.get_logger()
 
-_RETRY_CONNECT_AFTER = 0.2
-_MAX_UNANSWERED = 20_000
-_READ_SIZE = 256 * 1024
-_SCAN_STEP = 1000
+Command = tuple[str | bytes | int | float, ...]
+Dial = Callable[[], Awaitable[AbstractConnection]]
+
+_RETRY_CONNECT_AFTER: Final = 0.2
+_COMPLAIN_AGAIN_AFTER: Final = 10.0
+_MAX_UNANSWERED: Final = 20_000
+_MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
+_READ_SIZE: Final = 256 * 1024
+_SCAN_STEP: Final = 1000
+_OUT_OF_REACH: Final = "Redis is out of reach; nothing was stored. Try again shortly."
+_CROWDED: Final = "Too many requests wait for Redis; nothing was stored. Try again shortly."
+_STOPPING: Final = "The gateway is stopping."
+_UNKNOWN: Final = "Redis did not answer; it is not known whether the request was carried out."
 
 
 class CommandError(Exception):
@@ -47,57 +55,75 @@ class Link(Protocol):
         """Drop the connection; unanswered commands fail."""
 
 
-class MultiplexedLink:
-    """A `Link` over one connection, shared by all callers, reconnecting when it is used again."""
+class _Wire:
+    """One connection: what was sent over it and has no reply yet. A new connection starts with a new one, so that bytes
+    of an old connection can never answer a command of the next."""
 
-    def __init__(
-        self,
-        make: Callable[[], AbstractConnection],
-        timeout: float,
-        greet: Callable[["MultiplexedLink"], Awaitable[None]] | None = None,
-    ) -> None:
-        self._make = make
+    def __init__(self, connection: AbstractConnection) -> None:
+        # redis-py keeps these two private; there is no public way to take a set-up connection over.
+        self.reader = cast("asyncio.StreamReader", connection._reader)  # noqa: SLF001
+        self.writer = cast("asyncio.StreamWriter", connection._writer)  # noqa: SLF001
+        connection._reader = connection._writer = None  # noqa: SLF001 - else it warns that nobody closed it
+        self.unanswered: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self.demoted = False
+
+
+class MultiplexedLink:
+    """A `Link` over one connection, shared by all callers, reconnecting when it is used again.
+
+    ``dial`` gives a connection that is set up, within ``connect_timeout``; no caller waits longer than ``timeout``, be
+    it for the connection or for the reply. A server that turns out to be a replica (READONLY) is dialled anew.
+    """
+
+    def __init__(self, dial: Dial, timeout: float, connect_timeout: float) -> None:
+        self._dial = dial
         self._timeout = timeout
-        self._greet = greet
+        self._connect_timeout = connect_timeout
         self._loop = asyncio.get_running_loop()
-        self._connection: AbstractConnection | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._outgoing: list[tuple[bytes, asyncio.Future[Any]]] = []
-        self._unanswered: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._wire: _Wire | None = None
+        self._outgoing: list[tuple[float, bytes, asyncio.Future[Any]]] = []
+        self._outgoing_bytes = 0
         self._flush_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connecting = False
-        self._failed_at = -1.0
-        self._failure = ""
+        self._dialling = False
+        self._dial_again_at = 0.0
+        self._failure = _OUT_OF_REACH
+        self._complaint = "", 0.0
         self._closed = False
 
     async def execute(self, *command: str | bytes | int | float) -> Any:
         """Send the command with all others of this loop turn and return its reply."""
-        if self._closed:
-            raise StoreUnavailable("The gateway is stopping.")
-        if self._writer is None and self._loop.time() - self._failed_at < _RETRY_CONNECT_AFTER:
-            raise StoreUnavailable(self._failure)
-        if len(self._unanswered) + len(self._outgoing) >= _MAX_UNANSWERED:
-            raise StoreUnavailable("Too many requests wait for Redis; try again shortly.")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        # hiredis takes any of these; its stub names a narrower tuple.
-        self._outgoing.append((hiredis.pack_command(command), future))  # type: ignore[arg-type]
-        if self._writer is None:
-            if not self._connecting:
-                self._connecting = True
-                self._spawn(self._connect())
-        elif not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
-        reply = await future
+        reply = await self.send(*command)
         if isinstance(reply, hiredis.ReplyError):
             raise CommandError(str(reply))
         return reply
 
+    def send(self, *command: str | bytes | int | float) -> asyncio.Future[Any]:
+        """The reply to come, an error of Redis as a value; commands leave in the order of these calls."""
+        if self._closed:
+            raise StoreUnavailable(_STOPPING)
+        now = self._loop.time()
+        if self._wire is None and now < self._dial_again_at:
+            raise StoreUnavailable(self._failure)
+        # hiredis takes any of these; its stub names a narrower tuple.
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]
+        if self._crowded(len(packed)):
+            raise StoreUnavailable(_CROWDED)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._outgoing.append((now, packed, future))
+        self._outgoing_bytes += len(packed)
+        if self._wire is None:
+            self._connect_soon()
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+        return future
+
     @property
     def connected(self) -> bool:
         """Whether a connection is set up right now."""
-        return self._writer is not None
+        return self._wire is not None
 
     async def scan(self, pattern: str) -> AsyncIterator[bytes]:
         """All keys that match, in steps that don't hold Redis up."""
@@ -115,107 +141,146 @@ class MultiplexedLink:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._drop("The gateway is stopping.")
+        self._drop(_STOPPING)
+        self._fail_unsent(len(self._outgoing), _STOPPING)
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _spawn(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _crowded(self, size: int) -> bool:
+        """Whether one more command would let what waits grow without bound, in number or in bytes."""
+        wire = self._wire
+        waiting = len(self._outgoing) + (0 if wire is None else len(wire.unanswered))
+        unsent = self._outgoing_bytes + (0 if wire is None else wire.writer.transport.get_write_buffer_size())
+        return waiting >= _MAX_UNANSWERED or (unsent > 0 and unsent + size > _MAX_UNSENT_BYTES)
+
+    # --- connecting ---------------------------------------------------------------------------------------------------
+
+    def _connect_soon(self) -> None:
+        self._arm()
+        if not self._dialling:
+            self._dialling = True
+            task = self._loop.create_task(self._connect())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _connect(self) -> None:
-        connection = self._make()
         try:
-            async with asyncio.timeout(self._timeout):
-                await connection.connect()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError) as error:
-            self._failed_at = self._loop.time()
-            self._failure = "Redis is out of reach; nothing was stored. Try again shortly."
-            self._connecting = False
+            async with asyncio.timeout(self._connect_timeout):
+                wire = _Wire(await self._dial())
+        except Exception as error:  # whatever it is, those who wait must hear of it
+            self._dialling = False
+            self._dial_again_at = self._loop.time() + _RETRY_CONNECT_AFTER
+            self._failure = error.message if isinstance(error, StoreUnavailable) else _OUT_OF_REACH
             metrics.redis_error("connect")
-            log.error("redis_error", redis_operation="connect", error=describe(error))
-            for _, future in self._outgoing:
-                if not future.done():
-                    future.set_exception(StoreUnavailable(self._failure))
-            self._outgoing.clear()
+            self._complain(describe(error))
+            self._fail_unsent(len(self._outgoing), self._failure)
             return
-        # redis-py keeps these two private; there is no public way to take a set-up connection over.
-        reader = cast("asyncio.StreamReader", connection._reader)  # noqa: SLF001
-        self._writer = cast("asyncio.StreamWriter", connection._writer)  # noqa: SLF001
-        connection._reader = connection._writer = None  # noqa: SLF001 - else it warns that nobody closed it
-        self._connection = connection
-        self._connecting = False
-        self._spawn(self._read(reader, connection))
-        self._spawn(self._watch(connection))
+        self._dialling = False
+        self._complaint = "", 0.0
+        self._wire = wire
+        task = self._loop.create_task(self._read(wire))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         log.info("redis_connected")
-        if self._greet is not None:
-            self._spawn(self._greet(self))
         self._flush()
+
+    def _complain(self, text: str) -> None:
+        """Log why there is no connection: at once where it is news, else now and then."""
+        now = self._loop.time()
+        if text != self._complaint[0] or now - self._complaint[1] >= _COMPLAIN_AGAIN_AFTER:
+            self._complaint = text, now
+            log.error("redis_error", redis_operation="connect", error=text)
+
+    # --- sending and reading ------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        if self._writer is None or not self._outgoing:
+        wire = self._wire
+        if wire is None or wire.demoted or not self._outgoing:
             return
         now = self._loop.time()
         chunks = []
-        for packed, future in self._outgoing:
+        for _, packed, future in self._outgoing:
             if future.cancelled():  # its caller left before anything was sent
                 continue
             chunks.append(packed)
-            self._unanswered.append((now, future))
+            wire.unanswered.append((now, future))
         self._outgoing.clear()
+        self._outgoing_bytes = 0
         if chunks:
-            self._writer.write(b"".join(chunks))
+            wire.writer.write(b"".join(chunks))
+            self._arm()
 
-    async def _read(self, reader: asyncio.StreamReader, connection: AbstractConnection) -> None:
+    async def _read(self, wire: _Wire) -> None:
         parser = hiredis.Reader()
-        waiting = self._unanswered
         try:
-            while data := await reader.read(_READ_SIZE):
+            while data := await wire.reader.read(_READ_SIZE):
                 parser.feed(data)
                 while (reply := parser.gets()) is not False:
-                    _, future = waiting.popleft()
+                    _, future = wire.unanswered.popleft()
                     if not future.done():
                         future.set_result(reply)
-            reason = "Redis closed the connection."
-        except (OSError, hiredis.ProtocolError, IndexError) as error:
+                    if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("READONLY"):
+                        wire.demoted = True
+                if wire.demoted and not wire.unanswered:
+                    break
+            reason = "this Redis is a replica now (READONLY)" if wire.demoted else "Redis closed the connection"
+        except IndexError:
+            reason = "Redis sent a reply that nobody asked for"
+        except (OSError, hiredis.ProtocolError) as error:
             reason = describe(error)
-        if connection is self._connection:
-            self._lose(reason)
+        self._lose(wire, reason)
 
-    async def _watch(self, connection: AbstractConnection) -> None:
-        """One timer for all commands: the oldest unanswered one tells whether the connection still works."""
-        while connection is self._connection:
-            await asyncio.sleep(self._timeout / 10)
-            if self._unanswered and self._loop.time() - self._unanswered[0][0] > self._timeout:
-                if connection is self._connection:
-                    self._lose(f"no reply within {self._timeout} s (REDIS_TIMEOUT)")
-                return
+    # --- losing -------------------------------------------------------------------------------------------------------
 
-    def _lose(self, reason: str) -> None:
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._timeout / 10, self._tick)
+
+    def _tick(self) -> None:
+        """One timer for all commands, and none while nothing waits: the oldest one tells whether something is wrong."""
+        self._timer = None
+        late = self._loop.time() - self._timeout
+        wire = self._wire
+        if wire is None:
+            overdue = sum(since < late for since, _, _ in self._outgoing)
+            self._fail_unsent(overdue, _OUT_OF_REACH)
+        elif wire.unanswered and wire.unanswered[0][0] < late:
+            self._lose(wire, f"no reply within {self._timeout:g} s (REDIS_TIMEOUT)")
+        if self._outgoing or (self._wire is not None and self._wire.unanswered):
+            self._arm()
+
+    def _lose(self, wire: _Wire, reason: str) -> None:
+        if wire is not self._wire:
+            return
         metrics.redis_error("connection")
         log.error("redis_error", redis_operation="connection", error=reason)
-        self._drop("Redis did not answer; it is not known whether the request was carried out.")
+        self._drop(_UNKNOWN)
+        if self._outgoing:
+            self._connect_soon()
 
     def _drop(self, message: str) -> None:
-        writer, self._writer, self._connection = self._writer, None, None
-        if writer is not None:
-            writer.transport.abort()
-        lost = [future for _, future in self._unanswered]
-        self._unanswered.clear()
-        for future in lost:
+        wire, self._wire = self._wire, None
+        if wire is None:
+            return
+        wire.writer.transport.abort()
+        for _, future in wire.unanswered:
             if not future.done():
                 future.set_exception(StoreUnavailable(message, unknown=True))
-        unsent = self._outgoing
-        if self._closed:
-            self._outgoing = []
-            for _, future in unsent:
-                if not future.done():
-                    future.set_exception(StoreUnavailable("The gateway is stopping."))
-        elif unsent and not self._connecting:
-            self._connecting = True
-            self._spawn(self._connect())
+        wire.unanswered.clear()
+
+    def _fail_unsent(self, count: int, message: str) -> None:
+        """Tell the first ``count`` of what was not sent yet: it certainly did not run."""
+        for _, packed, future in self._outgoing[:count]:
+            self._outgoing_bytes -= len(packed)
+            if not future.done():
+                future.set_exception(StoreUnavailable(message))
+        del self._outgoing[:count]
 
 
 def describe(error: BaseException) -> str:
     """An error's kind and text for the log; redis-py's texts name host and port, never the password."""
-    return f"{type(error).__name__}: {error}"
+    cause = f" ({error.__cause__})" if error.__cause__ else ""
+    if isinstance(error, StoreUnavailable):
+        return f"{error.message}{cause}"
+    return f"{type(error).__name__}: {str(error) or 'no answer in time'}{cause}"

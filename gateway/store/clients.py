@@ -125,7 +125,6 @@ class Clients:
                 text or b"",
                 self.encoded(client),
                 self._max_clients,
-                self._keyspace.changes,
             )
             self.forget(client_id)
             if stored == 1:
@@ -140,7 +139,7 @@ class Clients:
 
     async def delete(self, client_id: str, *, cancel_tasks: bool) -> int:
         """Remove the settings, and cancel what waits where asked; returns how many tasks were cancelled."""
-        await self._runner.run("delete_client", client_id, self._keyspace.changes)
+        await self._runner.run("delete_client", client_id)
         self.forget(client_id)
         cancelled = 0
         while cancel_tasks and (gone := await self._runner.run("purge", client_id, _PURGE)):

@@ -1,10 +1,9 @@
 """Makes the ways to Redis from the settings: links for commands, a client for the doorbell."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
 
-import redis.asyncio as redis
-from redis.asyncio.cluster import RedisCluster
+from redis.asyncio import cluster as redis_cluster
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -12,46 +11,96 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
-from gateway.store.batching import CommandError, MultiplexedLink
+from gateway.store.batching import CommandError, Dial, Link, MultiplexedLink
+from gateway.store.refusals import advice
 
 MINIMUM = {"redis": (7, 0), "valkey": (7, 2)}
 
 
-def _connection(settings: Settings, url: str) -> AbstractConnection:
-    arguments: dict[str, Any] = dict(parse_url(url))
-    kind = arguments.pop("connection_class", Connection)
-    made: AbstractConnection = kind(
-        **arguments,
-        protocol=2,
-        socket_timeout=settings.redis_timeout,
-        socket_connect_timeout=settings.redis_connect_timeout,
-        retry=Retry(NoBackoff(), 0),
-        client_name="gateway",
-    )
-    return made
+def _arguments(settings: Settings, url: str) -> dict[str, Any]:
+    """What redis-py's connection classes take, from the URL and the settings."""
+    return {
+        **parse_url(url),
+        # The multiplexed link reads replies in order, which RESP3's pushes would upset.
+        "protocol": 2,
+        "socket_timeout": settings.redis_timeout,
+        "socket_connect_timeout": settings.redis_connect_timeout,
+        "retry": Retry(NoBackoff(), 0),
+    }
 
 
-def multiplexed(settings: Settings, url: str) -> MultiplexedLink:
-    """A link to one Redis; connects when it is first used."""
-    return MultiplexedLink(lambda: _connection(settings, url), settings.redis_timeout)
+async def connect(arguments: dict[str, Any]) -> AbstractConnection:
+    """A connection that is set up; raises StoreUnavailable saying what to mend where the settings are wrong."""
+    kind = arguments.get("connection_class", Connection)
+    given = {name: value for name, value in arguments.items() if name != "connection_class"}
+    connection: AbstractConnection = kind(**{"client_name": "gateway", **given})
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except BaseException as error:
+        await connection.disconnect(nowait=True)
+        if (mend := advice(error)) is not None:
+            raise StoreUnavailable(mend) from error
+        raise
+    return connection
 
 
-def subscriber(settings: Settings, url: str) -> redis.Redis:
-    """A client for the doorbell; its read may wait for ever."""
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=settings.redis_connect_timeout,
-        socket_timeout=None,
-        retry=Retry(NoBackoff(), 0),
-        client_name="gateway-doorbell",
-    )
+class Deployment(Protocol):
+    """Where Redis is and how it is reached: one server, or several of which some are asked for some keys."""
+
+    sharded: bool
+
+    def link(self) -> Link:
+        """A link of its own; connects when it is first used."""
+
+    async def homes(self, keys: Sequence[str]) -> list[tuple[Dial, list[str]]]:
+        """How to reach the servers that have these keys and channels."""
+
+
+class SingleRedis:
+    """One Redis at a fixed address."""
+
+    sharded = False
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self._settings = settings
+        self._arguments = _arguments(settings, url)
+
+    def link(self) -> MultiplexedLink:
+        """A link; connects when it is first used."""
+        return MultiplexedLink(self._dial, self._settings.redis_timeout, self._settings.redis_connect_timeout)
+
+    async def homes(self, keys: Sequence[str]) -> list[tuple[Dial, list[str]]]:
+        """Who has these keys and channels."""
+        return [(self._dial, list(keys))]
+
+    async def _dial(self) -> AbstractConnection:
+        return await connect(self._arguments)
+
+
+class RedisCluster:
+    """A Cluster, by one of its nodes."""
+
+    sharded = False
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self._settings = settings
+        self._url = url
+        self._arguments = _arguments(settings, url)
+
+    def link(self) -> "ClusterLink":
+        """A link to all nodes."""
+        return ClusterLink(self._settings, self._url)
+
+    async def homes(self, keys: Sequence[str]) -> list[tuple[Dial, list[str]]]:
+        """Any node hears what is published on another."""
+        return [(lambda: connect(self._arguments), list(keys))]
 
 
 class ClusterLink:
     """A link to a Cluster: redis-py finds the node and follows MOVED, ASK and TRYAGAIN, which say that nothing ran."""
 
     def __init__(self, settings: Settings, url: str) -> None:
-        self._cluster = RedisCluster.from_url(
+        self._cluster = redis_cluster.RedisCluster.from_url(
             url,
             socket_connect_timeout=settings.redis_connect_timeout,
             socket_timeout=settings.redis_timeout,

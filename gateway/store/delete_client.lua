@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- @include scope
--- Removes a client's settings; its tasks go on under the default tier's limits. KEYS: scope. ARGV: scope, channel for the change.
+-- Removes a client's settings; its tasks go on under the default tier's limits. KEYS, ARGV: scope.
 -- Returns 1 where there was one.
 local there = redis.call('DEL', config_key)
 redis.call('ZREM', clients_key, client)
-redis.call('PUBLISH', ARGV[7], client)
+redis.call(PUBLISH, BELL, 'c' .. client)
 redis.call('HDEL', depth_key, 'full')
 if redis.call('EXISTS', queues_key) == 1 then mark_ready() end
 return there

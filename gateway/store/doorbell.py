@@ -4,74 +4,100 @@ Losing a message costs time, not work: dispatchers look by themselves every seco
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
-import redis.asyncio as redis
 import structlog
 from redis.exceptions import RedisError
 
 from gateway import metrics
-from gateway.store.batching import describe
-from gateway.store.keyspace import Keyspace
+from gateway.errors import StoreUnavailable
+from gateway.store.batching import Dial, describe
 
 log = structlog.get_logger()
 
-_RECONNECT_SECONDS = 0.5
+_AGAIN_SECONDS: Final = 0.5
+_QUIET_SECONDS: Final = 2.0  # then the server is asked whether it is still there: a cut line says nothing
+
+Homes = Callable[[Sequence[str]], Awaitable[list[tuple[Dial, list[str]]]]]
 
 
 class Doorbell:
-    """One subscription for the process."""
+    """One subscription for the process, on a connection to each server that has some of the channels.
+
+    ``homes`` tells which those are. On a Cluster the channels are sharded: a ring stays with the nodes of its slot,
+    and a slot that moves ends its subscription.
+    """
 
     def __init__(
-        self,
-        client: Callable[[], redis.Redis],
-        keyspace: Keyspace,
-        on_change: Callable[[str | None], None],
+        self, homes: Homes, channels: Sequence[str], *, sharded: bool, on_change: Callable[[str | None], None]
     ) -> None:
-        self._client = client
-        self._bell = keyspace.bell.encode()
-        self._changes = keyspace.changes.encode()
+        self._homes = homes
+        self._channels = channels
+        self._subscribe = "SSUBSCRIBE" if sharded else "SUBSCRIBE"
         self._on_change = on_change
         self._on_ready: Callable[[str], None] | None = None
         self._on_due: Callable[[], None] | None = None
+        self._missing: set[str] = set(channels)
         self.subscribed = asyncio.Event()
 
     async def run(self) -> None:
         """Subscribe and hand messages out until cancelled; subscribes again after every loss."""
-        down = False
+        complaint = ""
         while True:
-            client = self._client()
+            self._missing = set(self._channels)
+            self.subscribed.clear()
             try:
-                async with client.pubsub() as channel:
-                    await channel.subscribe(self._bell, self._changes)
-                    self._on_change(None)  # what was announced meanwhile went unheard
-                    down = False
-                    async for message in channel.listen():
-                        self._hand_out(message)
-            except (RedisError, OSError, TimeoutError) as error:
-                if not down:
-                    down = True
+                async with asyncio.TaskGroup() as ears:
+                    for dial, channels in await self._homes(self._channels):
+                        ears.create_task(self._hear(dial, channels))
+            except* (RedisError, StoreUnavailable, OSError, TimeoutError) as problems:
+                text = describe(_first(problems))
+                if text != complaint or self.subscribed.is_set():
+                    complaint = text
                     metrics.redis_error("subscribe")
-                    log.error("redis_error", redis_operation="subscribe", error=describe(error))
-            finally:
-                self.subscribed.clear()
-                await client.aclose()
-            await asyncio.sleep(_RECONNECT_SECONDS)
+                    log.error("redis_error", redis_operation="subscribe", error=text)
+            await asyncio.sleep(_AGAIN_SECONDS)
 
-    def _hand_out(self, message: dict[str, Any]) -> None:
-        if message["type"] == "subscribe":
-            self.subscribed.set()
-        if message["type"] != "message":
-            return
-        data = message["data"].decode()
-        if message["channel"] == self._changes:
-            self._on_change(data)
-        elif data == "d":
+    async def _hear(self, dial: Dial, channels: list[str]) -> None:
+        connection = await dial()
+        try:
+            await connection.send_command(self._subscribe, *channels)
+            asked = False
+            while True:
+                message = await connection.read_response(timeout=_QUIET_SECONDS)
+                if message is not None:
+                    asked = False
+                    self._hand_out(message)
+                elif asked:
+                    raise TimeoutError("the subscription does not answer")
+                else:
+                    asked = True
+                    await connection.send_command("PING")
+        finally:
+            await connection.disconnect(nowait=True)
+
+    def _hand_out(self, message: list[bytes]) -> None:
+        kind = message[0]
+        if kind in (b"subscribe", b"ssubscribe"):
+            self._missing.discard(message[1].decode())
+            if not self._missing:
+                self._on_change(None)  # what was announced meanwhile went unheard
+                self.subscribed.set()
+        elif kind in (b"sunsubscribe", b"unsubscribe"):
+            raise TimeoutError("a channel has moved to another node")
+        elif kind in (b"message", b"smessage"):
+            self._ring(message[2].decode())
+
+    def _ring(self, data: str) -> None:
+        what, client_id = data[:1], data[1:]
+        if what == "c":
+            self._on_change(client_id)
+        elif what == "d":
             if self._on_due is not None:
                 self._on_due()
         elif self._on_ready is not None:
-            self._on_ready(data[1:])
+            self._on_ready(client_id)
 
     async def listen_dispatch(self, on_ready: Callable[[str], None], on_due: Callable[[], None]) -> None:
         """Call back for ready clients and earlier due times, until cancelled."""
@@ -80,3 +106,8 @@ class Doorbell:
             await asyncio.Event().wait()
         finally:
             self._on_ready = self._on_due = None
+
+
+def _first(problems: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = problems.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

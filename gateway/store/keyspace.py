@@ -17,8 +17,7 @@ class Keyspace:
     def __init__(self, prefix: str, partitions: int = 1) -> None:
         self.prefix = prefix
         self.partitions = partitions
-        self.bell = f"{prefix}doorbell"
-        self.changes = f"{prefix}clients:changed"
+        self.bell_head = f"{prefix}doorbell"
         self._scopes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
     def partition(self, client_id: str) -> int:
@@ -31,6 +30,11 @@ class Keyspace:
 
     def _key(self, name: str, partition: int) -> str:
         return f"{self.prefix}{name}{self.tag(partition)}"
+
+    @property
+    def bells(self) -> list[str]:
+        """The doorbell's channels, one a partition."""
+        return [f"{self.bell_head}{self.tag(partition)}" for partition in range(self.partitions)]
 
     def ready(self, partition: int) -> str:
         """Sorted set: clients with something to claim, by when they became so."""

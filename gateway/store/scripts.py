@@ -17,25 +17,11 @@ from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.batching import CommandError, Link
 from gateway.store.keyspace import Keyspace
+from gateway.store.refusals import unavailable
 
 log = structlog.get_logger()
 
 _INCLUDE: Final = re.compile(r"^-- @include (\w+)$", re.MULTILINE)
-# What Redis refuses for a reason that passes: the caller is told to come again.
-_PASSING: Final = {
-    "LOADING": "Redis is loading its data.",
-    "OOM": "Redis is out of memory.",
-    "MISCONF": "Redis can't persist and refuses writes.",
-    "READONLY": "This Redis is a replica and refuses writes.",
-    "MASTERDOWN": "This replica has lost its primary.",
-    "CLUSTERDOWN": "The Redis Cluster is down.",
-    "TRYAGAIN": "The Redis Cluster is moving this client's data.",
-    "BUSY": "Redis is busy with a script.",
-    "NOREPLICAS": "Too few Redis replicas are connected.",
-    "NOAUTH": "Redis wants a password: set REDIS_PASSWORD or REDIS_URL.",
-    "WRONGPASS": "Redis refuses the password: check REDIS_PASSWORD or REDIS_URL.",
-    "NOPERM": "The Redis user lacks a permission the gateway needs.",
-}
 
 
 class Script:
@@ -55,7 +41,7 @@ def script(name: str) -> Script:
     return Script(name)
 
 
-def pack_policy(settings: Settings, bell: str) -> bytes:
+def pack_policy(settings: Settings, keyspace: Keyspace) -> bytes:
     """The settings scripts decide by, as lib/scope.lua unpacks them."""
     tiers = {name: limit.max_concurrent for name, limit in settings.tiers.items()}
     return msgspec.msgpack.encode(
@@ -66,21 +52,12 @@ def pack_policy(settings: Settings, bell: str) -> bytes:
             settings.max_dead_per_client,
             settings.max_deliveries,
             int(settings.lease_seconds * 1000),
-            bell,
+            keyspace.bell_head,
             "PUBLISH",
             orjson.dumps(tiers).decode(),
             orjson.dumps(settings.queue_weights).decode(),
         ]
     )
-
-
-def unavailable(error: CommandError) -> StoreUnavailable | None:
-    """The 503 for an error reply that passes, None for one that is a defect."""
-    text = str(error)
-    for code, message in _PASSING.items():
-        if error.code == code or f" {code} " in f" {text} " or text.startswith(f"-{code}"):
-            return StoreUnavailable(message)
-    return None
 
 
 class Runner:
@@ -94,23 +71,34 @@ class Runner:
 
     async def run(self, name: str, client_id: str, *args: str | bytes | int | float, keys: Sequence[str] = ()) -> Any:
         """The reply of the client-scoped script; raises StoreUnavailable where Redis did not do it or nobody knows."""
-        wanted = script(name)
         scope, heads = self.keyspace.scope(client_id)
         tail = (len(scope) + len(keys), *scope, *keys, *heads, self._policy, *args)
         started = perf_counter()
         try:
-            try:
-                return await self.link.execute("EVALSHA", wanted.sha, *tail)
-            except CommandError as error:
-                if error.code != "NOSCRIPT":
-                    raise
-                return await self.link.execute("EVAL", wanted.source, *tail)
+            return await self._call(name, *tail)
         except CommandError as error:
             metrics.redis_error(name)
             log.error("redis_error", redis_operation=name, error=str(error))
             raise unavailable(error) or StoreUnavailable("Redis refused the request; see the log.") from error
         finally:
             metrics.redis_call(name, perf_counter() - started)
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable unless Redis answers and takes writes (a full memory aside, which drains)."""
+        try:
+            await self._call("ping", 0)
+        except CommandError as error:
+            raise unavailable(error) or StoreUnavailable("Redis refuses a script; see the log.") from error
+
+    async def _call(self, name: str, *tail: str | bytes | int | float) -> Any:
+        """Run by hash; a server that does not know the script (new, restarted, SCRIPT FLUSH) gets it sent."""
+        wanted = script(name)
+        try:
+            return await self.link.execute("EVALSHA", wanted.sha, *tail)
+        except CommandError as error:
+            if error.code != "NOSCRIPT":
+                raise
+            return await self.link.execute("EVAL", wanted.source, *tail)
 
     async def command(self, *command: str | bytes | int | float, tries: int = 1) -> Any:
         """The reply of one plain command; reads say how often they may be tried, within one REDIS_TIMEOUT in all."""

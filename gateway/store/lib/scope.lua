@@ -5,9 +5,10 @@ local config_key, depth_key, queues_key, returned_key, scheduled_key, dead_key, 
 local tag, task_head, stream_head, counter_head, client = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 -- The policy all replicas share, as one packed array (see store/scripts.py, `pack_policy`).
 local policy = cmsgpack.unpack(ARGV[6])
-local RESULT_TTL, MAX_RESULTS, DEAD_TTL, MAX_DEAD, MAX_DELIVERIES, LEASE_MS, BELL, PUBLISH, TIERS, WEIGHTS =
+local RESULT_TTL, MAX_RESULTS, DEAD_TTL, MAX_DEAD, MAX_DELIVERIES, LEASE_MS, bell_head, PUBLISH, TIERS, WEIGHTS =
       unpack(policy, 1, 10)
 local group = 'client:' .. client
+local BELL = bell_head .. tag -- says 'r' and a client that is ready, 'd' for due earlier, 'c' and a client that changed
 
 local function task_key(id) return task_head .. id .. tag end
 local function stream_key(queue) return stream_head .. queue .. tag end
