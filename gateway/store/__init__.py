@@ -34,6 +34,7 @@ class Store:
     def __init__(self, settings: Settings, redis: Deployment) -> None:
         keyspace = Keyspace(settings.key_prefix, PARTITIONS_ON_CLUSTER if settings.redis_cluster else 1)
         policy = pack_policy(settings, keyspace)
+        self._redis = redis
         # Dispatching has a link of its own, so that a burst of enqueues does not stand before a finish.
         self._front, self._back = redis.link(), redis.link()
         self._api = Runner(self._front, keyspace, policy, settings.redis_timeout)
@@ -47,8 +48,8 @@ class Store:
         self.audit = Audit(dispatch)
 
     def nodes(self) -> list[tuple[str, int]]:
-        """Where the nodes of a Cluster listen; none on one Redis."""
-        return self._front.nodes() if isinstance(self._front, ClusterLink) else []
+        """Host and port of every server that is not in the settings, as far as they are known by now."""
+        return self._redis.nodes()
 
     async def ping(self) -> None:
         """Raise StoreUnavailable unless Redis answers and takes writes."""

@@ -55,6 +55,9 @@ class Deployment(Protocol):
     async def homes(self, keys: Sequence[str]) -> list[tuple[Dial, list[str]]]:
         """How to reach the servers that have these keys and channels."""
 
+    def nodes(self) -> list[tuple[str, int]]:
+        """Host and port of every server that is not in the settings, as far as they are known by now."""
+
 
 class SingleRedis:
     """One Redis at a fixed address."""
@@ -73,6 +76,10 @@ class SingleRedis:
         """Who has these keys and channels."""
         return [(self._dial, list(keys))]
 
+    def nodes(self) -> list[tuple[str, int]]:
+        """None: the settings name it."""
+        return []
+
     async def _dial(self) -> AbstractConnection:
         return await connect(self._arguments)
 
@@ -85,15 +92,21 @@ class RedisCluster:
     def __init__(self, settings: Settings, url: str) -> None:
         self._settings = settings
         self._url = url
+        self._links: list[ClusterLink] = []
         self._arguments = _arguments(settings, url)
 
     def link(self) -> "ClusterLink":
         """A link to all nodes."""
-        return ClusterLink(self._settings, self._url)
+        self._links.append(ClusterLink(self._settings, self._url))
+        return self._links[-1]
 
     async def homes(self, keys: Sequence[str]) -> list[tuple[Dial, list[str]]]:
         """Any node hears what is published on another."""
         return [(lambda: connect(self._arguments), list(keys))]
+
+    def nodes(self) -> list[tuple[str, int]]:
+        """Host and port of every node, as far as they are known by now."""
+        return [address for link in self._links for address in link.nodes()]
 
 
 class ClusterLink:

@@ -47,16 +47,21 @@ class Doorbell:
         while True:
             self._missing = set(self._channels)
             self.subscribed.clear()
+            # Not a TaskGroup: one whose task fails while it is cancelled raises the failure alone.
+            ears: list[asyncio.Task[None]] = []
             try:
-                async with asyncio.TaskGroup() as ears:
-                    for dial, channels in await self._homes(self._channels):
-                        ears.create_task(self._hear(dial, channels))
-            except* (RedisError, StoreUnavailable, OSError, TimeoutError) as problems:
-                text = describe(_first(problems))
-                if text != complaint or self.subscribed.is_set():
-                    complaint = text
+                homes = await self._homes(self._channels)
+                ears = [asyncio.create_task(self._hear(dial, channels)) for dial, channels in homes]
+                await asyncio.gather(*ears)
+            except (RedisError, StoreUnavailable, OSError, TimeoutError) as error:
+                if describe(error) != complaint or self.subscribed.is_set():
+                    complaint = describe(error)
                     metrics.redis_error("subscribe")
-                    log.error("redis_error", redis_operation="subscribe", error=text)
+                    log.error("redis_error", redis_operation="subscribe", error=complaint)
+            finally:
+                for ear in ears:
+                    ear.cancel()
+                await asyncio.gather(*ears, return_exceptions=True)
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _hear(self, dial: Dial, channels: list[str]) -> None:
@@ -106,8 +111,3 @@ class Doorbell:
             await asyncio.Event().wait()
         finally:
             self._on_ready = self._on_due = None
-
-
-def _first(problems: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = problems.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
