@@ -26,6 +26,8 @@ def _arguments(settings: Settings, url: str) -> dict[str, Any]:
         "socket_timeout": settings.redis_timeout,
         "socket_connect_timeout": settings.redis_connect_timeout,
         "retry": Retry(NoBackoff(), 0),
+        # Names the library to the server with two more commands, which a minimal ACL would have to allow.
+        "driver_info": None,
     }
 
 
@@ -156,4 +158,4 @@ def too_old(info: dict[str, str]) -> str | None:
     major, minor = (int(part) for part in version.split(".")[:2])
     if (major, minor) >= MINIMUM[kind]:
         return None
-    return f"{kind} {version} is too old: the gateway needs Redis 7.0 or Valkey 7.2 at least."
+    return f"{kind.capitalize()} {version} is too old: the gateway needs Redis 7.0 or Valkey 7.2 at least."

@@ -47,12 +47,13 @@ class Doorbell:
         while True:
             self._missing = set(self._channels)
             self.subscribed.clear()
-            # Not a TaskGroup: one whose task fails while it is cancelled raises the failure alone.
-            ears: list[asyncio.Task[None]] = []
+            ears: set[asyncio.Task[None]] = set()
             try:
                 homes = await self._homes(self._channels)
-                ears = [asyncio.create_task(self._hear(dial, channels)) for dial, channels in homes]
-                await asyncio.gather(*ears)
+                ears = {asyncio.create_task(self._hear(dial, channels)) for dial, channels in homes}
+                # Neither a TaskGroup nor gather: cancelled just when a task fails, they raise the failure alone.
+                done, _ = await asyncio.wait(ears, return_when=asyncio.FIRST_COMPLETED)
+                done.pop().result()
             except (RedisError, StoreUnavailable, OSError, TimeoutError) as error:
                 if describe(error) != complaint or self.subscribed.is_set():
                     complaint = describe(error)
