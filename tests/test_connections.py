@@ -232,6 +232,32 @@ async def test_a_server_that_speaks_no_tls_is_out_of_reach_not_a_hang(redis_serv
                 await store.ping()
 
 
+async def test_a_store_that_is_closed_while_it_connects_closes_at_once_and_leaks_nothing(redis_server: Server) -> None:
+    """At whichever step of connecting it is: redis-py's own deadlines would swallow the cancellation at some."""
+    url = redis_server.url
+
+    async def open_and_close(turns: int) -> None:
+        async with store_on(REDIS_URL=url) as store:
+            pinging = asyncio.create_task(store.ping())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            pinging.cancel()
+
+    for turns in [*range(60)] * 3:
+        await asyncio.wait_for(open_and_close(turns), DEADLINE)
+
+    async with store_on(REDIS_URL=url) as store:
+        await store.doorbell.subscribed.wait()
+        front = store._front
+
+        async def nobody_else() -> bool:
+            clients = (await front.execute("CLIENT", "LIST", "TYPE", "normal")).splitlines()
+            listening = (await front.execute("CLIENT", "LIST", "TYPE", "pubsub")).splitlines()
+            return (len(clients), len(listening)) == (1, 1)
+
+        await until(nobody_else)
+
+
 async def test_script_flush_goes_unnoticed(redis_server: Server) -> None:
     """Scripts that Redis forgot are sent again in the same call."""
     with redis_server.client() as operator:

@@ -71,14 +71,13 @@ class _Wire:
 class MultiplexedLink:
     """A `Link` over one connection, shared by all callers, reconnecting when it is used again.
 
-    ``dial`` gives a connection that is set up, within ``connect_timeout``; no caller waits longer than ``timeout``, be
-    it for the connection or for the reply. A server that turns out to be a replica (READONLY) is dialled anew.
+    ``dial`` gives a connection that is set up, or fails in bounded time; no caller waits longer than ``timeout``, be it
+    for the connection or for the reply. A server that turns out to be a replica (READONLY) is dialled anew.
     """
 
-    def __init__(self, dial: Dial, timeout: float, connect_timeout: float) -> None:
+    def __init__(self, dial: Dial, timeout: float) -> None:
         self._dial = dial
         self._timeout = timeout
-        self._connect_timeout = connect_timeout
         self._loop = asyncio.get_running_loop()
         self._wire: _Wire | None = None
         self._outgoing: list[tuple[float, bytes, asyncio.Future[Any]]] = []
@@ -165,8 +164,7 @@ class MultiplexedLink:
 
     async def _connect(self) -> None:
         try:
-            async with asyncio.timeout(self._connect_timeout):
-                wire = _Wire(await self._dial())
+            wire = _Wire(await self._dial())
         except Exception as error:  # whatever it is, those who wait must hear of it
             self._dialling = False
             self._dial_again_at = self._loop.time() + _RETRY_CONNECT_AFTER

@@ -1,5 +1,6 @@
 """Makes the ways to Redis from the settings: links for commands, a client for the doorbell."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
@@ -23,7 +24,9 @@ def _arguments(settings: Settings, url: str) -> dict[str, Any]:
         **parse_url(url),
         # The multiplexed link reads replies in order, which RESP3's pushes would upset.
         "protocol": 2,
-        "socket_timeout": settings.redis_timeout,
+        # None: with one, redis-py sends under asyncio.wait_for, which on Python 3.11 may swallow a cancellation (gh-86296).
+        # The deadlines are those of `connect`, of the link and of the doorbell.
+        "socket_timeout": None,
         "socket_connect_timeout": settings.redis_connect_timeout,
         "retry": Retry(NoBackoff(), 0),
         # Names the library to the server with two more commands, which a minimal ACL would have to allow.
@@ -37,7 +40,8 @@ async def connect(arguments: dict[str, Any]) -> AbstractConnection:
     given = {name: value for name, value in arguments.items() if name != "connection_class"}
     connection: AbstractConnection = kind(**{"client_name": "gateway", **given})
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]
+        async with asyncio.timeout(arguments["socket_connect_timeout"]):
+            await connection.connect()  # type: ignore[no-untyped-call]
     except BaseException as error:
         await connection.disconnect(nowait=True)
         if (mend := advice(error)) is not None:
@@ -72,7 +76,7 @@ class SingleRedis:
 
     def link(self) -> MultiplexedLink:
         """A link; connects when it is first used."""
-        return MultiplexedLink(self._dial, self._settings.redis_timeout, self._settings.redis_connect_timeout)
+        return MultiplexedLink(self._dial, self._settings.redis_timeout)
 
     async def homes(self, keys: Sequence[str]) -> list[tuple[Dial, list[str]]]:
         """Who has these keys and channels."""
