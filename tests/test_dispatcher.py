@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 
 from gateway.dispatch.dispatcher import Dispatcher
+from gateway.dispatch.lanes import TURN_SECONDS, Lanes
 from gateway.errors import StoreUnavailable
 from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
 
@@ -198,3 +199,19 @@ async def test_drain_finishes_then_hands_back() -> None:
     assert sorted(task.task_id for task in claims.returned) == ["one-0", "one-1", "one-2"]
     assert len(claims.waiting["one"]) == 7
     assert claims.ended == []
+
+
+def test_a_turn_is_a_slice_of_time() -> None:
+    """While others wait, the place of a task that ended goes on to the client's next one until its turn is over; never
+    out of the kept places, and always where nobody waits."""
+    lanes = Lanes(10)  # one place is kept for newcomers
+    assert lanes.wake("deep")
+    turn = lanes.next_turn(100.0)
+    assert turn is not None
+    deep = turn[0]
+    assert lanes.may_keep(deep, 100.0 + 10 * TURN_SECONDS)  # nobody waits
+    assert lanes.wake("other")
+    assert lanes.may_keep(deep, 100.0 + TURN_SECONDS / 2)
+    assert not lanes.may_keep(deep, 100.0 + TURN_SECONDS)
+    lanes.open = 10
+    assert not lanes.may_keep(deep, 100.0)

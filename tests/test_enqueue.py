@@ -2,10 +2,13 @@
 
 import time
 
+import aiohttp
 import pytest
-from conftest import GatewayFactory, Target
+from conftest import GatewayFactory, Target, until
 from redis.asyncio import from_url
 from structlog.testing import capture_logs
+
+from gateway import metrics
 
 TASK = {"url": "http://example.com/"}
 
@@ -191,3 +194,18 @@ async def test_unreadable_settings_are_a_503_to_their_client(
     assert (await gw.call("GET", f"/v1/rate-limit?client_id={a_client}"))[0] == 503
     assert await redis.get(f"client_config:{a_client}") == b"{nope"
     await redis.aclose()
+
+
+async def test_a_caller_that_hangs_up_leaves_nothing_half_done(
+    gateway: GatewayFactory, store_url: str, a_client: str
+) -> None:
+    """Gone while Redis still thinks: the task is stored, counted and told to the dispatcher like any other."""
+    gw = await gateway(dispatch=False)
+    assert (await gw.enqueue({"client_id": a_client, "task": TASK}))[0] == 201
+    async with from_url(store_url) as raw:
+        await raw.client_pause(500, all=True)
+        with pytest.raises(TimeoutError):
+            await gw.enqueue({"client_id": a_client, "task": TASK}, timeout=aiohttp.ClientTimeout(0.1))
+    counted = f'tasks_enqueued_total{{client_id="{a_client}",queue="default"}} 2.0'.encode()
+    await until(lambda: counted in metrics.render()[0])
+    assert (await gw.call("GET", f"/v1/rate-limit?client_id={a_client}"))[1]["queued"] == 2

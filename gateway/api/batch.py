@@ -1,6 +1,5 @@
 """`POST /v1/enqueue/batch`: each task judged by itself, in order."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ async def batch(request: web.Request) -> web.StreamResponse:
     plans = request[RequestKeys.PLANS]
     client = request[RequestKeys.CLIENT]
     planned = [plan for plan in plans if isinstance(plan, Planned)]
-    judged = await asyncio.shield(_admit(request, client, planned)) if planned else []
+    judged = await _admit(request, client, planned) if planned else []
     if judged and isinstance(judged[0], StoreUnavailable):
         raise explained(judged[0])  # at once, so nothing is known to be accepted
     answers = iter(judged)

@@ -28,11 +28,9 @@ async def enqueue(request: web.Request) -> web.StreamResponse:
         raise plan
     client = request[RequestKeys.CLIENT]
     app = request.app
-    admitting = _admit(
+    admission = await _admit(
         app[AppKeys.STORE], app[AppKeys.DISPATCHER], client.client_id, plan, create=request[RequestKeys.CREATE]
     )
-    # A caller that hangs up must not leave a task stored and nobody told of it.
-    admission = await asyncio.shield(admitting)
     if not isinstance(admission, Admitted | Duplicate):
         raise NotAdmitted(admission, plan)
     request[RequestKeys.WINDOW] = (admission.window, plan.limit.requests_per_min)

@@ -186,7 +186,7 @@ class Dispatcher:
             await self._kick.wait()
             self._kick.clear()
             while not self._outage and len(self._asking) < CLAIMS_AT_ONCE:
-                turn = self._lanes.next_turn()
+                turn = self._lanes.next_turn(asyncio.get_running_loop().time())
                 if turn is None:
                     break
                 lane, want = turn
@@ -270,11 +270,8 @@ class Dispatcher:
         def want() -> int:
             nonlocal sent
             sent = asyncio.get_running_loop().time()
-            # The lane's place goes on to its own next task only where nobody else waits for it, and never
-            # out of the places kept for newcomers. No second request that may claim while one is in doubt:
-            # see _recover.
-            busy = self._lanes.open + self._lanes.promised > self._lanes.max_in_flight - self._lanes.reserve
-            if self._leaving or self._lanes.waiting or lane.doubtful or (busy and self._lanes.reserve):
+            # No second request that may claim while one is in doubt: see _recover.
+            if self._leaving or lane.doubtful or not self._lanes.may_keep(lane, sent):
                 return 0
             lane.asking += 1
             return 1

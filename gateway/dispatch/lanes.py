@@ -10,6 +10,9 @@ from gateway.models import ClaimedTask
 # At most this many places go to one client in one turn, so that a deep backlog waits for its next turn like
 # others.
 TURN = 32
+# So long a lane may go on in the places of its own tasks that end, while others wait: a claim that rides on a finish
+# saves a script, with short tasks one of two. Nobody's turn comes more than this later for it.
+TURN_SECONDS = 0.05
 # Lanes waiting for a turn; the ready set keeps the names of those past it, and the poll brings them back.
 MAX_TURNS = 10_000
 
@@ -76,13 +79,14 @@ class Run:
 class Lane:
     """A client with work in this process: its semaphore, its claimed tasks, its turn."""
 
-    __slots__ = ("again", "asking", "client_id", "doubtful", "full", "gate", "napping", "queued", "runs")
+    __slots__ = ("again", "asking", "client_id", "doubtful", "full", "gate", "napping", "queued", "runs", "turn_ends")
 
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
         self.gate = LaneSemaphore(1)
         self.runs: dict[tuple[str, str, str, int], Run] = {}
         self.queued = False  # waits for its turn
+        self.turn_ends = 0.0  # by the loop's clock
         self.asking = 0  # requests in flight whose reply may bring tasks
         self.again = False  # was woken meanwhile
         self.full = False  # the last claim found it at its limit, and nothing has finished here since
@@ -175,13 +179,20 @@ class Lanes:
         """Whether a lane waits for room, which then goes to it and not to the one that freed it."""
         return bool(self._turns)
 
+    def may_keep(self, lane: Lane, now: float) -> bool:
+        """Whether the place of a task that ends goes on to the lane's next one: while its turn lasts, or nobody waits;
+        never out of the places kept for newcomers."""
+        busy = self.open + self.promised > self.max_in_flight - self.reserve
+        return not (busy and self.reserve) and (not self._turns or now < lane.turn_ends)
+
     @property
     def has_room(self) -> bool:
         """Whether a client with work open would be let in now."""
         return self.open + self.promised < self.max_in_flight - self.reserve
 
-    def next_turn(self) -> tuple[Lane, int] | None:
-        """The first lane in line that has room, taken out of the line, and how many it may claim."""
+    def next_turn(self, now: float) -> tuple[Lane, int] | None:
+        """The first lane in line that has room, taken out of the line, and how many it may claim; ``now`` by the loop's
+        clock."""
         if self.open + self.promised >= self.max_in_flight:
             return None
         skipped: list[Lane] = []
@@ -193,6 +204,7 @@ class Lanes:
                 share = max(1, room // (len(self._turns) + len(skipped) + 1))
                 found = lane, min(share, TURN)
                 lane.queued = False
+                lane.turn_ends = now + TURN_SECONDS
             else:
                 skipped.append(lane)
         # Those passed over, because only newcomers' places are left, keep their places in line.

@@ -91,6 +91,8 @@ class Runner(web.AppRunner):
             app,
             access_log=None,
             handle_signals=False,
+            # A caller that hangs up must not leave a task stored and nobody told of it.
+            handler_cancellation=False,
             shutdown_timeout=shutdown_timeout,
             # A compressed body is refused, so it must not be unpacked before that.
             auto_decompress=False,
