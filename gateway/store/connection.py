@@ -24,7 +24,7 @@ def _arguments(settings: Settings, url: str) -> dict[str, Any]:
         **parse_url(url),
         # The multiplexed link reads replies in order, which RESP3's pushes would upset.
         "protocol": 2,
-        # None: with one, redis-py sends under asyncio.wait_for, which on Python 3.11 may swallow a cancellation (gh-86296).
+        # With one, redis-py sends under asyncio.wait_for, which on Python 3.11 may swallow a cancellation (gh-86296).
         # The deadlines are those of `connect`, of the link and of the doorbell.
         "socket_timeout": None,
         "socket_connect_timeout": settings.redis_connect_timeout,
