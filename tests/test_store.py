@@ -341,6 +341,23 @@ async def test_a_task_that_keeps_killing_its_dispatcher_is_buried(opened: Opened
     assert (await store.windows.usage("acme")).in_flight == 0
 
 
+async def test_a_claim_whose_task_was_deleted_frees_its_slot(opened: Opened, raw: Any) -> None:
+    """A client at its limit of one whose running task vanished by hand starts its next one once the lease lapsed."""
+    store = await opened(LEASE_SECONDS="0.5")
+    await limit(store, "acme", 1)
+    task = await one_claim(store)
+    waiting = await admit(store)
+    assert not (await store.claims.claim("acme", 1)).tasks  # at its limit, and noted as such
+    await raw.xdel("stream:acme:default", task.entry)
+
+    async def ready() -> bool:
+        await store.claims.reclaim_lapsed(10)
+        return await store.claims.ready(10) == ["acme"]
+
+    await eventually(ready)
+    assert [each.task_id for each in (await store.claims.claim("acme", 1)).tasks] == [waiting]
+
+
 async def test_what_is_handed_back_comes_first_and_in_its_old_order(opened: Opened) -> None:
     """A drain's tasks start again before the others, in order, and none of them counts as delivered."""
     store = await opened()

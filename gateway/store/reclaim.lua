@@ -5,7 +5,7 @@
 -- Takes back the claims of one client whose lease has lapsed; starts nothing. A task whose dispatchers die under it again and
 -- again is buried. KEYS: scope. ARGV: scope, most (what one scan may take, so that a jump of Redis's clock can't move all).
 -- Returns {taken back, buried}. Notes in `leases` when to look again.
-local most, taken, buried, longest, pending = tonumber(ARGV[7]), 0, 0, 0, 0
+local most, taken, buried, ghosts, longest, pending = tonumber(ARGV[7]), 0, 0, 0, 0, 0
 local cut = false
 for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
   local key = stream_key(queue)
@@ -27,6 +27,7 @@ for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
           if not record then -- a ghost would hold its slot for ever
             redis.call('XACK', key, group, row[1])
             redis.call('XDEL', key, row[1])
+            ghosts = ghosts + 1
           else
             local id = entry[2][2]
             record[CRASHES] = record[CRASHES] + 1
@@ -52,7 +53,7 @@ elseif pending > 0 then
 else
   redis.call('ZREM', leases_key, client)
 end
-if taken + buried > 0 then
+if taken + buried + ghosts > 0 then
   redis.call('HDEL', depth_key, 'full')
   mark_ready()
 end
