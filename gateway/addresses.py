@@ -3,6 +3,7 @@ raises `ValueError` saying what is allowed; a URL's password is never repeated."
 
 import ipaddress
 import re
+from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from gateway.parsing import entries
@@ -66,10 +67,57 @@ def proxy(text: str) -> str:
     return text
 
 
-def redis_url(text: str) -> str:
-    """`redis://`, `rediss://` (TLS) or `unix://`, as redis-py reads them."""
+class SentinelParts(NamedTuple):
+    """What a `redis+sentinel://` URL says: who is asked for which service, and how its server is reached then (a URL
+    whose host is to be replaced by the answer)."""
+
+    sentinels: tuple[tuple[str, int], ...]
+    service: str
+    server_url: str
+
+
+def sentinel_parts(text: str) -> SentinelParts:
+    """`redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db]`, or `rediss+sentinel://` for TLS.
+
+    >>> sentinel_parts("redis+sentinel://:pw@a,b:5000/main/2")
+    SentinelParts(sentinels=(('a', 26379), ('b', 5000)), service='main', server_url='redis://:pw@replaced/2')
+    """
     allowed = (
-        "redis://[user:password@]host[:port][/db], rediss://… (TLS) or unix:///path/to/socket; "
+        "redis+sentinel://[user:password@]host[:port][,host[:port]...]/service[/db], or rediss+sentinel://… (TLS); "
+        "special characters of a password percent-encoded"
+    )
+    match = re.fullmatch(
+        r"(rediss?)\+sentinel://(?:([^@/?#]*)@)?([^@/?#]+)/([A-Za-z0-9._-]+)(/[0-9]{1,5})?(\?.*)?", text
+    )
+    if match is None:
+        raise ValueError(allowed)
+    scheme, login, hosts, service, db, query = match.groups()
+    sentinels = []
+    for entry in hosts.split(","):
+        name, port = _with_port(entry)
+        if not (_is_address(name) or _is_name(name)) or (port is None and re.search(r"[^:]:[0-9]+$", entry)):
+            raise ValueError(allowed)
+        sentinels.append((name, port or 26379))
+    server_url = f"{scheme}://{login + '@' if login else ''}replaced{db or ''}{query or ''}"
+    return SentinelParts(tuple(sentinels), service, redis_url(server_url))
+
+
+def redis_hosts(url: str) -> list[tuple[str, int]]:
+    """Host and port of what a Redis URL names, which no task may call; a Unix socket can't be called."""
+    if "+sentinel:" in url:
+        return list(sentinel_parts(url).sentinels)
+    parts = urlsplit(url)
+    return [(parts.hostname, parts.port or 6379)] if parts.hostname and parts.scheme != "unix" else []
+
+
+def redis_url(text: str) -> str:
+    """`redis://`, `rediss://` (TLS) or `unix://`, as redis-py reads them; or Sentinels, see `sentinel_parts`."""
+    if "+sentinel:" in text.partition("/")[0]:
+        sentinel_parts(text)
+        return text
+    allowed = (
+        "redis://[user:password@]host[:port][/db], rediss://… (TLS), unix:///path/to/socket or "
+        "redis+sentinel://host[:port],…/service[/db]; "
         "special characters of a password percent-encoded"
     )
     url = _split(text, allowed)

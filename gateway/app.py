@@ -9,12 +9,12 @@ import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
 
 from gateway import metrics
+from gateway.addresses import redis_hosts
 from gateway.admin import clients as admin_clients
 from gateway.admin import tiers as admin_tiers
 from gateway.api import health
@@ -161,7 +161,7 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
             settings.outbound_allow,
             settings.outbound_allow_private,
             settings.upstream_url,
-            _redis_address(url),
+            redis_hosts(url),
             store.nodes,
         )
         if settings.embedded_redis_port is not None:  # also in a worker, whose parent runs the server
@@ -173,12 +173,6 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
         if dispatcher is not None:
             await stack.enter_async_context(dispatcher)
         yield urls
-
-
-def _redis_address(url: str) -> list[tuple[str, int]]:
-    """Where Redis listens: no task may call it. A Unix socket can't be called."""
-    parts = urlsplit(url)
-    return [(parts.hostname, parts.port or 6379)] if parts.hostname and parts.scheme != "unix" else []
 
 
 async def _make_dispatcher(

@@ -121,6 +121,17 @@ def password(text: str) -> str:
     return text
 
 
+def file(text: str) -> Path:
+    """A file that can be read."""
+    path = Path(text)
+    try:
+        path.open("rb").close()
+    except OSError as problem:
+        msg = f"a file; it can't be read ({problem.strerror})"
+        raise ValueError(msg) from None
+    return path
+
+
 def client_id(text: str) -> str:
     """A client id, as the API takes it."""
     if not re.fullmatch(CLIENT_ID_PATTERN, text):

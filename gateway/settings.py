@@ -57,13 +57,27 @@ _a_decade = 3650 * DAY
 SETTINGS: tuple[Setting, ...] = (
     Setting("HOST", "127.0.0.1", addresses.host, "address of the public listener"),
     Setting("PORT", "8080", _port, "port of the public listener (0: any free one)"),
-    Setting("REDIS_URL", None, addresses.redis_url, "redis://, rediss:// or unix://; unset: an embedded Valkey"),
+    Setting(
+        "REDIS_URL",
+        None,
+        addresses.redis_url,
+        "redis://, rediss://, unix://, redis+sentinel://; unset: an embedded Valkey",
+    ),
     Setting("REDIS_ADDR", None, addresses.redis_addr, "host:port, instead of REDIS_URL"),
     Setting("REDIS_PASSWORD", None, parsing.password, "password for REDIS_ADDR", secret=True),
+    Setting("REDIS_SENTINEL_PASSWORD", None, parsing.password, "password of the Sentinels themselves", secret=True),
+    Setting("REDIS_TLS_CA", None, parsing.file, "file of the CA that signed Redis's certificate"),
+    Setting("REDIS_TLS_CERT", None, parsing.file, "file of the gateway's own certificate for Redis"),
+    Setting("REDIS_TLS_KEY", None, parsing.file, "file of that certificate's key"),
     Setting("REDIS_POOL_SIZE", "100", parsing.whole(1, 100_000), "connections to Redis"),
     Setting("REDIS_CONNECT_TIMEOUT", "5", parsing.duration(0.01, 600), "seconds to connect to Redis"),
     Setting("REDIS_TIMEOUT", "1.5", parsing.duration(0.01, 600), "seconds for an answer of Redis"),
     Setting("REDIS_CLUSTER", "false", parsing.boolean, "the URL is a node of a Cluster"),
+    Setting(
+        "DURABILITY", "none", parsing.choice("none", "wait", "waitaof"), "what a 201 waits for: none, wait, waitaof"
+    ),
+    Setting("DURABILITY_REPLICAS", "1", parsing.whole(0, 100), "replicas that must have the task"),
+    Setting("DURABILITY_TIMEOUT", "1", parsing.duration(0.01, 60), "seconds to wait for them"),
     Setting("GATEWAY_DATA_DIR", "~/.local/share/gateway", Path, "folder of the embedded Valkey's data"),
     Setting(
         "EMBEDDED_REDIS_PORT",
@@ -143,10 +157,17 @@ class Settings:
     host: str
     port: int
     redis_url: str | None = field(repr=False)
+    redis_sentinel_password: str | None = field(repr=False)
+    redis_tls_ca: Path | None
+    redis_tls_cert: Path | None
+    redis_tls_key: Path | None
     redis_pool_size: int
     redis_connect_timeout: float
     redis_timeout: float
     redis_cluster: bool
+    durability: Literal["none", "wait", "waitaof"]
+    durability_replicas: int
+    durability_timeout: float
     gateway_data_dir: Path
     embedded_redis_port: int | None
     admin_api_key: str | None = field(repr=False)
@@ -254,13 +275,31 @@ def _conflicts(values: Mapping[str, Any]) -> list[str]:
         mistakes.append("REDIS_PASSWORD: (hidden) has no REDIS_ADDR; allowed: with REDIS_ADDR, or inside REDIS_URL")
     if cluster and not (url or addr):
         mistakes.append("REDIS_CLUSTER: 'true' needs a node; allowed: together with REDIS_URL or REDIS_ADDR")
-    if cluster and url and (url.startswith("unix") or urlsplit(url).path not in {"", "/", "/0"}):
+    if cluster and url and (not url.startswith(("redis:", "rediss:")) or urlsplit(url).path not in {"", "/", "/0"}):
         mistakes.append(f"REDIS_URL: {mask(url)!r} is no Cluster node; allowed: redis://host:port without a database")
+    mistakes += _redis_conflicts(values)
     port = values["port"]
     if port and port == values["admin_port"] and not values["admin_only"]:
         mistakes.append(f"ADMIN_PORT: '{port}' is PORT too; allowed: another port")
     if values["admin_only"] and values["role"] not in {"all", None}:
         mistakes.append(f"ROLE (--role): {values['role']!r} with --admin-only; allowed: one of the two flags")
+    return mistakes
+
+
+def _redis_conflicts(values: Mapping[str, Any]) -> list[str]:
+    url = values["redis_url"] or ""
+    tls = url.startswith("rediss")
+    mistakes = [
+        f"{name.upper()}: {str(values[name])!r} has no use without TLS; allowed: with a REDIS_URL of rediss://"
+        for name in ("redis_tls_ca", "redis_tls_cert", "redis_tls_key")
+        if values[name] is not None and not tls
+    ]
+    if values["redis_tls_key"] is not None and values["redis_tls_cert"] is None:
+        mistakes.append("REDIS_TLS_KEY: has no certificate; allowed: together with REDIS_TLS_CERT")
+    if values["redis_sentinel_password"] and "+sentinel" not in url:
+        mistakes.append("REDIS_SENTINEL_PASSWORD: (hidden) has no Sentinels; allowed: with redis+sentinel://")
+    if values["durability"] == "wait" and values["durability_replicas"] == 0:
+        mistakes.append("DURABILITY_REPLICAS: '0' waits for nothing with DURABILITY=wait; allowed: at least 1")
     return mistakes
 
 

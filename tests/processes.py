@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import redis.asyncio as redis
 from as_user import ROOT, free_port, plain_environment
-from conftest import until, valkey_server
+from conftest import until
+from topologies import valkey_server
 
 GENEROUS = 40.0
 

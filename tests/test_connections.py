@@ -219,6 +219,24 @@ async def test_over_tls_the_servers_certificate_is_verified(
     assert "CERTIFICATE_VERIFY_FAILED" in "".join(capfd.readouterr())
 
 
+async def test_over_tls_the_gateway_shows_a_certificate_where_the_server_wants_one(
+    redis_server: Server, tmp_path: Path
+) -> None:
+    """With REDIS_TLS_CERT and _KEY all works; without a certificate, or with a foreign one, it says what is wrong."""
+    right, other = Authority(tmp_path), Authority(_made(tmp_path / "other"))
+    right.server.verify_mode = ssl.CERT_REQUIRED
+    async with proxy_to(("127.0.0.1", redis_server.port), right.server) as line:
+        with redis_server.client() as operator:
+            operator.flushall()
+        given = {"REDIS_URL": f"rediss://127.0.0.1:{line.port}", "REDIS_TLS_CA": str(right.ca)}
+        async with store_on(**given, REDIS_TLS_CERT=str(right.cert), REDIS_TLS_KEY=str(right.key)) as store:
+            await round_trip(store)
+        for wrong in ({}, {"REDIS_TLS_CERT": str(other.cert), "REDIS_TLS_KEY": str(other.key)}):
+            async with store_on(**given, **wrong) as store:
+                with pytest.raises(StoreUnavailable, match="REDIS_TLS_CERT"):
+                    await store.ping()
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder

@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import until, valkey_server
+from conftest import until
 from raw_http import a_task
+from topologies import valkey_server
 
 from gateway.dispatch import egress
 from gateway.dispatch.egress import EgressGuard, TargetRefused

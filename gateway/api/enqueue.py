@@ -74,8 +74,5 @@ def explained(problem: StoreUnavailable) -> StoreUnavailable:
     """The store's problem, with what it means for a task where nobody knows whether it was stored."""
     if not problem.unknown:
         return problem
-    return StoreUnavailable(
-        "Redis did not answer in time, so the task may exist or not; sent again with the same idempotency_key it "
-        "is stored once",
-        unknown=True,
-    )
+    message = f"{problem.message} The task may exist; sent again with the same idempotency_key it is stored once."
+    return StoreUnavailable(message, unknown=True)

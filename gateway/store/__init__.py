@@ -13,13 +13,16 @@ from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.audit import Audit
-from gateway.store.batching import CommandError
+from gateway.store.batching import CommandError, Dial, Link, MultiplexedLink, Seal
 from gateway.store.claims import Claims
 from gateway.store.clients import Clients
-from gateway.store.connection import Deployment, RedisCluster, SingleRedis, too_old
+from gateway.store.cluster import RedisCluster
+from gateway.store.connection import Deployment, SingleRedis, too_old
 from gateway.store.doorbell import Doorbell
+from gateway.store.durability import seal
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 from gateway.store.scripts import Runner, pack_policy
+from gateway.store.sentinel import RedisSentinel
 from gateway.store.tasks import Tasks
 from gateway.store.windows import Windows
 
@@ -31,21 +34,33 @@ log = structlog.get_logger()
 class Store:
     """What the gateway keeps, over two links. Its parts raise StoreUnavailable where Redis is away."""
 
-    def __init__(self, settings: Settings, redis: Deployment) -> None:
-        keyspace = Keyspace(settings.key_prefix, PARTITIONS_ON_CLUSTER if settings.redis_cluster else 1)
-        policy = pack_policy(settings, keyspace)
+    def __init__(self, settings: Settings, redis: Deployment, keyspace: Keyspace) -> None:
         self._redis = redis
+        self._links: list[Link] = []
         # Dispatching has a link of its own, so that a burst of enqueues does not stand before a finish.
-        self._front, self._back = redis.link(), redis.link()
-        self._api = Runner(self._front, keyspace, policy, settings.redis_timeout)
+        self._front, api = self._runner(settings, keyspace)
+        self._back, dispatch = self._runner(settings, keyspace)
+        self._api = api
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
-        self.clients = Clients(self._api, settings)
-        self.tasks = Tasks(self._api, self.clients, settings)
-        self.windows = Windows(self._api, settings.window_algorithm)
+        self.clients = Clients(api, settings)
+        self.tasks = Tasks(api, self.clients, settings)
+        self.windows = Windows(api, settings.window_algorithm)
         self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self.clients.forget)
-        dispatch = Runner(self._back, keyspace, policy, settings.redis_timeout)
         self.claims = Claims(dispatch, self.consumer, self.doorbell)
         self.audit = Audit(dispatch)
+
+    def _runner(self, settings: Settings, keyspace: Keyspace) -> tuple[Link, Runner]:
+        """A link, and what runs scripts over it; with DURABILITY also the link of those that wait."""
+
+        def make(dial: Dial, ending: Seal | None = None) -> MultiplexedLink:
+            return MultiplexedLink(dial, settings.redis_timeout, ending)
+
+        link, sealed = self._redis.link(make), None
+        self._links.append(link)
+        if (ending := seal(settings)) is not None:
+            sealed = self._redis.link(lambda dial: make(dial, ending))
+            self._links.append(sealed)
+        return link, Runner(link, keyspace, pack_policy(settings, keyspace), settings.redis_timeout, sealed)
 
     def nodes(self) -> list[tuple[str, int]]:
         """Host and port of every server that is not in the settings, as far as they are known by now."""
@@ -57,7 +72,12 @@ class Store:
 
     async def close(self) -> None:
         """Close the links; what is unanswered fails."""
-        await asyncio.gather(self._front.close(), self._back.close())
+        await asyncio.gather(*(link.close() for link in self._links))
+
+    @property
+    def connections(self) -> int:
+        """How many connections each server gets, the doorbell's included."""
+        return len(self._links) + 1
 
     async def greet(self) -> None:
         """Look at the server once: too old is said, a policy that may evict work is said."""
@@ -80,14 +100,21 @@ class Store:
 @asynccontextmanager
 async def open_store(settings: Settings, url: str) -> AsyncIterator[Store]:
     """The store on the Redis at ``url``; opens also where it does not answer, and keeps trying."""
-    store = Store(settings, RedisCluster(settings, url) if settings.redis_cluster else SingleRedis(settings, url))
-    metrics.set_pool(3, settings.redis_pool_size)
+    keyspace = Keyspace(settings.key_prefix, PARTITIONS_ON_CLUSTER if settings.redis_cluster else 1)
+    redis: Deployment
+    if settings.redis_cluster:
+        redis = RedisCluster(settings, url, keyspace)
+    else:
+        redis = RedisSentinel(settings, url) if "+sentinel:" in url else SingleRedis(settings, url)
+    store = Store(settings, redis, keyspace)
+    metrics.set_pool(store.connections, settings.redis_pool_size)
     listening = asyncio.create_task(store.doorbell.run())
     greeting = asyncio.create_task(store.greet())
+    watching = asyncio.create_task(redis.watch())
     try:
         yield store
     finally:
-        for task in (listening, greeting):
+        for task in (listening, greeting, watching):
             task.cancel()
-        await asyncio.gather(listening, greeting, return_exceptions=True)
+        await asyncio.gather(listening, greeting, watching, return_exceptions=True)
         await store.close()

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -38,16 +39,17 @@ class Audit:
 
     async def stretch(self, limit: int) -> Audited:
         """Look at the next ``limit`` active clients of each partition, and mend what differs."""
-        violations: list[Violation] = []
-        more = False
-        for partition in range(self._keyspace.partitions):
+
+        async def of(partition: int) -> Audited:
             start = self._next[partition]
             ids = await self._ids(self._keyspace.active(partition), start, limit)
             self._next[partition] = start + limit if len(ids) == limit else 0
-            more = more or len(ids) == limit
-            for client_id in ids:
-                violations += await self._look(client_id, mend=True)
-        return Audited(violations, more)
+            found = [await self._look(client_id, mend=True) for client_id in ids]
+            return Audited(list(chain.from_iterable(found)), len(ids) == limit)
+
+        parts = await self._runner.over_partitions(of)
+        violations = chain.from_iterable(part.violations for part in parts)
+        return Audited(list(violations), any(part.more for part in parts))
 
     async def everything(self, *, mend: bool) -> AsyncIterator[tuple[str, list[Violation]]]:
         """Every client that is known or has state, with what is wrong with it."""

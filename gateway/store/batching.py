@@ -8,7 +8,7 @@ where the connection drops after that, its caller learns that nobody knows wheth
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import hiredis
 import structlog
@@ -30,8 +30,19 @@ _READ_SIZE: Final = 256 * 1024
 _SCAN_STEP: Final = 1000
 _OUT_OF_REACH: Final = "Redis is out of reach; nothing was stored. Try again shortly."
 _CROWDED: Final = "Too many requests wait for Redis; nothing was stored. Try again shortly."
+_NOT_DURABLE: Final = "Fewer replicas than DURABILITY asks for confirmed it in time."
 _STOPPING: Final = "The gateway is stopping."
 _UNKNOWN: Final = "Redis did not answer; it is not known whether the request was carried out."
+
+
+class Seal(NamedTuple):
+    """What ends each flush of a link whose replies only count once others have what it wrote: a write without effect,
+    the wait for it, what tells its reply is enough, and the seconds it may take."""
+
+    mark: Command
+    wait: Command
+    met: Callable[[Any], bool]
+    seconds: float
 
 
 class CommandError(Exception):
@@ -65,19 +76,22 @@ class _Wire:
         self.writer = cast("asyncio.StreamWriter", connection._writer)  # noqa: SLF001
         connection._reader = connection._writer = None  # noqa: SLF001 - else it warns that nobody closed it
         self.unanswered: deque[tuple[float, asyncio.Future[Any]]] = deque()
-        self.demoted = False
+        self.retired = ""  # why nothing more is sent over it
+        self.sealing = False
 
 
 class MultiplexedLink:
     """A `Link` over one connection, shared by all callers, reconnecting when it is used again.
 
     ``dial`` gives a connection that is set up, or fails in bounded time; no caller waits longer than ``timeout``, be it
-    for the connection or for the reply. A server that turns out to be a replica (READONLY) is dialled anew.
+    for the connection or for the reply. A server that turns out to be a replica (READONLY) is dialled anew. With a
+    ``seal`` each flush ends with it, the next one waits for it, and replies are handed out once it was met.
     """
 
-    def __init__(self, dial: Dial, timeout: float) -> None:
+    def __init__(self, dial: Dial, timeout: float, seal: Seal | None = None) -> None:
         self._dial = dial
-        self._timeout = timeout
+        self._timeout = timeout if seal is None else timeout + seal.seconds
+        self._seal = seal
         self._loop = asyncio.get_running_loop()
         self._wire: _Wire | None = None
         self._outgoing: list[tuple[float, bytes, asyncio.Future[Any]]] = []
@@ -133,6 +147,15 @@ class MultiplexedLink:
                 yield key
             if cursor == b"0":
                 return
+
+    def retire(self, reason: str) -> None:
+        """Send nothing more over this connection, and leave it once what was sent is answered."""
+        wire = self._wire
+        if wire is None:
+            return
+        wire.retired = reason
+        if not wire.unanswered:
+            self._lose(wire, reason)
 
     async def close(self) -> None:
         """Drop the connection; unanswered commands fail as unknown."""
@@ -194,20 +217,46 @@ class MultiplexedLink:
     def _flush(self) -> None:
         self._flush_scheduled = False
         wire = self._wire
-        if wire is None or wire.demoted or not self._outgoing:
+        if wire is None or wire.retired or wire.sealing or not self._outgoing:
             return
-        now = self._loop.time()
-        chunks = []
+        chunks, futures = [], []
         for _, packed, future in self._outgoing:
-            if future.cancelled():  # its caller left before anything was sent
-                continue
-            chunks.append(packed)
-            wire.unanswered.append((now, future))
+            if not future.cancelled():  # else its caller left before anything was sent
+                chunks.append(packed)
+                futures.append(future)
         self._outgoing.clear()
         self._outgoing_bytes = 0
-        if chunks:
-            wire.writer.write(b"".join(chunks))
-            self._arm()
+        if not chunks:
+            return
+        if self._seal is not None:
+            futures = self._sealed(wire, self._seal, chunks, futures)
+        now = self._loop.time()
+        wire.unanswered.extend([(now, future) for future in futures])
+        wire.writer.write(b"".join(chunks))
+        self._arm()
+
+    def _sealed(
+        self, wire: _Wire, seal: Seal, chunks: list[bytes], futures: list[asyncio.Future[Any]]
+    ) -> list[asyncio.Future[Any]]:
+        """End the flush with the seal; the futures that the replies go to meanwhile."""
+        held = [self._loop.create_future() for _ in futures]
+        mark, wait = self._loop.create_future(), self._loop.create_future()
+        chunks += [hiredis.pack_command(command) for command in (seal.mark, seal.wait)]  # type: ignore[arg-type]
+        wire.sealing = True
+
+        def settle(_: asyncio.Future[Any]) -> None:
+            wire.sealing = False
+            met = _answered(wait) and _answered(mark) and seal.met(wait.result())
+            if not met:
+                metrics.redis_error("durability")
+                got = wait.exception() or wait.result()
+                log.error("redis_error", redis_operation="durability", error=f"{seal.wait}: {got}")
+            for early, future in zip(held, futures, strict=True):
+                _hand_over(early, future, met=met)
+            self._flush()
+
+        wait.add_done_callback(settle)
+        return [*held, mark, wait]
 
     async def _read(self, wire: _Wire) -> None:
         parser = hiredis.Reader()
@@ -219,10 +268,10 @@ class MultiplexedLink:
                     if not future.done():
                         future.set_result(reply)
                     if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("READONLY"):
-                        wire.demoted = True
-                if wire.demoted and not wire.unanswered:
+                        wire.retired = "this Redis is a replica now (READONLY)"
+                if wire.retired and not wire.unanswered:
                     break
-            reason = "this Redis is a replica now (READONLY)" if wire.demoted else "Redis closed the connection"
+            reason = wire.retired or "Redis closed the connection"
         except IndexError:
             reason = "Redis sent a reply that nobody asked for"
         except (OSError, hiredis.ProtocolError) as error:
@@ -282,3 +331,20 @@ def describe(error: BaseException) -> str:
     if isinstance(error, StoreUnavailable):
         return f"{error.message}{cause}"
     return f"{type(error).__name__}: {str(error) or 'no answer in time'}{cause}"
+
+
+def _answered(future: asyncio.Future[Any]) -> bool:
+    return future.exception() is None and not isinstance(future.result(), hiredis.ReplyError)
+
+
+def _hand_over(early: asyncio.Future[Any], future: asyncio.Future[Any], *, met: bool) -> None:
+    """Give the caller the reply that was held; errors of Redis need no seal, since nothing was stored."""
+    lost = early.exception()
+    if future.done():
+        return
+    if lost is not None:
+        future.set_exception(lost)
+    elif met or isinstance(early.result(), hiredis.ReplyError):
+        future.set_result(early.result())
+    else:
+        future.set_exception(StoreUnavailable(_NOT_DURABLE, unknown=True))

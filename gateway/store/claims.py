@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain, islice
 from typing import Any, Final
 
 import msgspec
@@ -49,13 +50,14 @@ class Claims:
 
     async def ready(self, limit: int) -> list[str]:
         """Clients that have something to claim, longest ready first."""
-        found: list[tuple[float, str]] = []
-        for partition in range(self._keyspace.partitions):
+
+        async def of(partition: int) -> list[tuple[float, str]]:
             rows = await self._runner.command(
                 "ZRANGE", self._keyspace.ready(partition), 0, limit - 1, "WITHSCORES", tries=_READS
             )
-            found += [(float(rows[at + 1]), rows[at].decode()) for at in range(0, len(rows), 2)]
-        found.sort()
+            return [(float(rows[at + 1]), rows[at].decode()) for at in range(0, len(rows), 2)]
+
+        found = sorted(chain.from_iterable(await self._runner.over_partitions(of)))
         return [client_id for _, client_id in found[:limit]]
 
     async def claim(self, client_id: str, want: int) -> Claimed:
@@ -64,6 +66,8 @@ class Claims:
 
     async def finish(self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0) -> Finished:
         """Store what became of the attempt and free its slot. Safe to repeat after an unknown end."""
+        if self._runner.durable:
+            want = 0  # a finish waits for nobody, and no task may start unconfirmed: it takes a claim of its own
         failed = "dead" if retry_in is None else "retry"
         verdict = "succeeded" if outcome.verdict is Verdict.DELIVERED else failed
         reply = await self._runner.run(
@@ -103,34 +107,39 @@ class Claims:
 
     async def promote_due(self, limit: int) -> float | None:
         """Move due tasks to their streams; returns the seconds until the next is due, None where none is scheduled."""
-        wait: float | None = None
         now = await self._now_ms()
-        for partition in range(self._keyspace.partitions):
+
+        async def of(partition: int) -> float | None:
             due = self._keyspace.due(partition)
             for client_id in await self._clients_until(due, now, limit):
                 await self._runner.run("promote", client_id, _PER_CLIENT)
             first = await self._runner.command("ZRANGE", due, 0, 0, "WITHSCORES", tries=_READS)
-            if first:
-                seconds = max(0.0, (float(first[1]) - now) / 1000)
-                wait = seconds if wait is None else min(wait, seconds)
-        return wait
+            return max(0.0, (float(first[1]) - now) / 1000) if first else None
+
+        waits = await self._runner.over_partitions(of)
+        return min((wait for wait in waits if wait is not None), default=None)
 
     async def reclaim_lapsed(self, limit: int) -> int:
         """Take back claims whose lease has lapsed; returns how many, the buried ones included."""
-        taken = 0
         now = await self._now_ms()
-        for partition in range(self._keyspace.partitions):
-            for client_id in await self._clients_until(self._keyspace.leases(partition), now, limit):
-                taken += sum(await self._runner.run("reclaim", client_id, _PER_CLIENT))
-        return taken
+
+        async def of(partition: int) -> int:
+            lapsed = await self._clients_until(self._keyspace.leases(partition), now, limit)
+            return sum([sum(await self._runner.run("reclaim", client_id, _PER_CLIENT)) for client_id in lapsed])
+
+        return sum(await self._runner.over_partitions(of))
 
     async def active(self, limit: int) -> list[str]:
         """Clients that have tasks, or had some lately, for the gauges."""
-        found: list[str] = []
-        for partition in range(self._keyspace.partitions):
-            rows = await self._runner.command("ZRANGE", self._keyspace.active(partition), 0, limit - 1, tries=_READS)
-            found += [row.decode() for row in rows]
-        return found[:limit]
+
+        async def of(partition: int) -> list[bytes]:
+            found: list[bytes] = await self._runner.command(
+                "ZRANGE", self._keyspace.active(partition), 0, limit - 1, tries=_READS
+            )
+            return found
+
+        rows = chain.from_iterable(await self._runner.over_partitions(of))
+        return [row.decode() for row in islice(rows, limit)]
 
     async def listen(self, on_ready: Callable[[str], None], on_due: Callable[[], None]) -> None:
         """Hear the doorbell until cancelled."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import chain
 from time import monotonic
 from typing import Any, Final
 
@@ -66,7 +67,7 @@ class Clients:
         self._runner = runner
         self._keyspace = runner.keyspace
         self._tiers = settings.tiers
-        self._max_clients = settings.max_clients // runner.keyspace.partitions
+        self._max_clients = runner.keyspace.share(settings.max_clients)
         self._cache: dict[str, tuple[float, Client]] = {}
         self._generation = 0
         self._adopted_at = -CACHE_SECONDS
@@ -162,8 +163,8 @@ class Clients:
         return ClientPage(page, len(matching), page[-1].client_id if more and page else None)
 
     async def _all(self) -> list[Client]:
-        found: list[Client] = []
-        for partition in range(self._keyspace.partitions):
+        async def of(partition: int) -> list[Client]:
+            found: list[Client] = []
             index = self._keyspace.clients(partition)
             at = "-"
             while ids := await self._runner.command("ZRANGE", index, at, "+", "BYLEX", "LIMIT", 0, _PAGE, tries=_READS):
@@ -176,7 +177,9 @@ class Clients:
                     if client is not None:
                         found.append(client)
                 at = f"({names[-1]}"
-        return found
+            return found
+
+        return list(chain.from_iterable(await self._runner.over_partitions(of, all_of_them=True)))
 
     async def adopt_foreign(self) -> int:
         """Index the settings that another program wrote, which know nothing of the index; returns how many were new."""

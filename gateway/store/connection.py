@@ -1,27 +1,35 @@
-"""Makes the ways to Redis from the settings: links for commands, a client for the doorbell."""
+"""Sets connections up from the settings, and reaches one Redis at a fixed address. Several: `cluster`, `sentinel`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from redis.asyncio import cluster as redis_cluster
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
-from gateway.store.batching import CommandError, Dial, Link, MultiplexedLink
+from gateway.store.batching import Dial, Link, MultiplexedLink
 from gateway.store.refusals import advice
+
+MakeLink = Callable[[Dial], MultiplexedLink]
 
 MINIMUM = {"redis": (7, 0), "valkey": (7, 2)}
 
 
-def _arguments(settings: Settings, url: str) -> dict[str, Any]:
-    """What redis-py's connection classes take, from the URL and the settings."""
+def arguments(settings: Settings, url: str) -> dict[str, Any]:
+    """What redis-py's connection classes take, from the URL and the settings; the URL's own options come first."""
+    given: dict[str, Any] = dict(parse_url(url))
+    if given.get("connection_class") is SSLConnection:
+        files = {
+            "ssl_ca_certs": settings.redis_tls_ca,
+            "ssl_certfile": settings.redis_tls_cert,
+            "ssl_keyfile": settings.redis_tls_key,
+        }
+        given = {name: str(file) for name, file in files.items() if file is not None} | given
     return {
-        **parse_url(url),
+        **given,
         # The multiplexed link reads replies in order, which RESP3's pushes would upset.
         "protocol": 2,
         # With one, redis-py sends under asyncio.wait_for, which on Python 3.11 may swallow a cancellation (gh-86296).
@@ -34,20 +42,33 @@ def _arguments(settings: Settings, url: str) -> dict[str, Any]:
     }
 
 
-async def connect(arguments: dict[str, Any]) -> AbstractConnection:
+async def connect(at: dict[str, Any]) -> AbstractConnection:
     """A connection that is set up; raises StoreUnavailable saying what to mend where the settings are wrong."""
-    kind = arguments.get("connection_class", Connection)
-    given = {name: value for name, value in arguments.items() if name != "connection_class"}
+    kind = at.get("connection_class", Connection)
+    given = {name: value for name, value in at.items() if name != "connection_class"}
     connection: AbstractConnection = kind(**{"client_name": "gateway", **given})
     try:
-        async with asyncio.timeout(arguments["socket_connect_timeout"]):
+        async with asyncio.timeout(at["socket_connect_timeout"]):
             await connection.connect()  # type: ignore[no-untyped-call]
     except BaseException as error:
         await connection.disconnect(nowait=True)
-        if (mend := advice(error)) is not None:
+        if (mend := advice(error, tls=kind is SSLConnection)) is not None:
             raise StoreUnavailable(mend) from error
         raise
     return connection
+
+
+async def ask(at: dict[str, Any], *commands: Sequence[str | int]) -> list[Any]:
+    """The replies of a few commands, over a connection for them alone; an error of Redis is raised."""
+    connection = await connect(at)
+    try:
+        replies = []
+        for command in commands:
+            await connection.send_command(*command)
+            replies.append(await connection.read_response())
+        return replies
+    finally:
+        await connection.disconnect(nowait=True)
 
 
 class Deployment(Protocol):
@@ -55,14 +76,17 @@ class Deployment(Protocol):
 
     sharded: bool
 
-    def link(self) -> Link:
-        """A link of its own; connects when it is first used."""
+    def link(self, make: MakeLink) -> Link:
+        """A way to all of it, over connections of its own; connects when it is first used."""
 
     async def homes(self, keys: Sequence[str]) -> list[tuple[Dial, list[str]]]:
         """How to reach the servers that have these keys and channels."""
 
     def nodes(self) -> list[tuple[str, int]]:
         """Host and port of every server that is not in the settings, as far as they are known by now."""
+
+    async def watch(self) -> None:
+        """Keep up with changes that no error tells of, until cancelled."""
 
 
 class SingleRedis:
@@ -71,88 +95,25 @@ class SingleRedis:
     sharded = False
 
     def __init__(self, settings: Settings, url: str) -> None:
-        self._settings = settings
-        self._arguments = _arguments(settings, url)
+        self._arguments = arguments(settings, url)
 
-    def link(self) -> MultiplexedLink:
-        """A link; connects when it is first used."""
-        return MultiplexedLink(self._dial, self._settings.redis_timeout)
+    def link(self, make: MakeLink) -> MultiplexedLink:
+        """A link to the one server."""
+        return make(self._dial)
 
     async def homes(self, keys: Sequence[str]) -> list[tuple[Dial, list[str]]]:
-        """Who has these keys and channels."""
+        """The one server has all keys and channels."""
         return [(self._dial, list(keys))]
 
     def nodes(self) -> list[tuple[str, int]]:
         """None: the settings name it."""
         return []
 
+    async def watch(self) -> None:
+        """Nothing changes."""
+
     async def _dial(self) -> AbstractConnection:
         return await connect(self._arguments)
-
-
-class RedisCluster:
-    """A Cluster, by one of its nodes."""
-
-    sharded = False
-
-    def __init__(self, settings: Settings, url: str) -> None:
-        self._settings = settings
-        self._url = url
-        self._links: list[ClusterLink] = []
-        self._arguments = _arguments(settings, url)
-
-    def link(self) -> "ClusterLink":
-        """A link to all nodes."""
-        self._links.append(ClusterLink(self._settings, self._url))
-        return self._links[-1]
-
-    async def homes(self, keys: Sequence[str]) -> list[tuple[Dial, list[str]]]:
-        """Any node hears what is published on another."""
-        return [(lambda: connect(self._arguments), list(keys))]
-
-    def nodes(self) -> list[tuple[str, int]]:
-        """Host and port of every node, as far as they are known by now."""
-        return [address for link in self._links for address in link.nodes()]
-
-
-class ClusterLink:
-    """A link to a Cluster: redis-py finds the node and follows MOVED, ASK and TRYAGAIN, which say that nothing ran."""
-
-    def __init__(self, settings: Settings, url: str) -> None:
-        self._cluster = redis_cluster.RedisCluster.from_url(
-            url,
-            socket_connect_timeout=settings.redis_connect_timeout,
-            socket_timeout=settings.redis_timeout,
-            max_connections=settings.redis_pool_size,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-        )
-
-    async def execute(self, *command: str | bytes | int | float) -> Any:
-        """Send the command to the node that has its keys; keyless ones go to any."""
-        try:
-            return await self._cluster.execute_command(*command, NEVER_DECODE=True)
-        except NoScriptError as error:
-            msg = "NOSCRIPT"
-            raise CommandError(msg) from error
-        except ResponseError as error:
-            raise CommandError(str(error)) from error
-        except (RedisError, OSError, TimeoutError) as error:
-            message = "The Redis Cluster did not answer; it is not known whether the request was carried out."
-            raise StoreUnavailable(message, unknown=True) from error
-
-    def nodes(self) -> list[tuple[str, int]]:
-        """Host and port of every node, as far as they are known by now."""
-        return [(str(node.host), int(node.port)) for node in self._cluster.get_nodes()]
-
-    async def scan(self, pattern: str) -> AsyncIterator[bytes]:
-        """All keys that match, on all primaries."""
-        async for key in self._cluster.scan_iter(match=pattern, count=1000):
-            yield key
-
-    async def close(self) -> None:
-        """Close the connections to all nodes."""
-        await self._cluster.aclose()
 
 
 def too_old(info: dict[str, str]) -> str | None:

@@ -68,7 +68,11 @@ class Doorbell:
     async def _hear(self, dial: Dial, channels: list[str]) -> None:
         connection = await dial()
         try:
-            await connection.send_command(self._subscribe, *channels)
+            # On a Cluster each is in a slot of its own, and one command may not name several.
+            commands = [[channel] for channel in channels] if self._subscribe == "SSUBSCRIBE" else [channels]
+            await connection.send_packed_command(
+                [part for names in commands for part in connection.pack_command(self._subscribe, *names)]
+            )
             asked = False
             while True:
                 message = await connection.read_response(timeout=_QUIET_SECONDS)

@@ -36,6 +36,16 @@ class Keyspace:
         """The doorbell's channels, one a partition."""
         return [f"{self.bell_head}{self.tag(partition)}" for partition in range(self.partitions)]
 
+    @property
+    def partition_count(self) -> str:
+        """String, on a Cluster: how many partitions the data is in."""
+        return f"{self.prefix}partitions"
+
+    def share(self, total: int, least: int = 1) -> int:
+        """What each partition may have of a bound on all clients together, where no script sees more than one of them;
+        at least what a single client may have."""
+        return total if self.partitions == 1 else max(total // self.partitions, min(least, total))
+
     def ready(self, partition: int) -> str:
         """Sorted set: clients with something to claim, by when they became so."""
         return self._key("ready", partition)
@@ -76,6 +86,15 @@ class Keyspace:
         """String: the first task of an idempotency key. Braces are escaped: they would choose the slot."""
         escaped = key.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
         return self._key(f"idempotency:{client_id}:{escaped}", self.partition(client_id))
+
+    def guard(self, client_id: str) -> tuple[str, ...]:
+        """On a Cluster, a key that never exists, for every script to declare.
+
+        While a slot moves key by key, a node runs a script whose declared keys it all has, and some of the keys that
+        the script names itself may be on the other side: it would fail after its first writes, or begin a stream anew.
+        With a declared key that is nowhere, both sides answer TRYAGAIN until the slot has moved.
+        """
+        return () if self.partitions == 1 else (self._key("nowhere", self.partition(client_id)),)
 
     def scope(self, client_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The KEYS and the first ARGV every client-scoped script begins with (lib/scope.lua reads them)."""

@@ -7,6 +7,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from gateway.errors import StoreUnavailable
 from gateway.store.batching import CommandError
 
+_MOVING: Final = "The Redis Cluster is moving this client's data."
+
 PASSING: Final = {
     "LOADING": "Redis is loading its data.",
     "OOM": "Redis is out of memory.",
@@ -14,13 +16,17 @@ PASSING: Final = {
     "READONLY": "This Redis is a replica and refuses writes.",
     "MASTERDOWN": "This replica has lost its primary.",
     "CLUSTERDOWN": "The Redis Cluster is down.",
-    "TRYAGAIN": "The Redis Cluster is moving this client's data.",
+    "TRYAGAIN": _MOVING,
+    "ASK": _MOVING,
+    "MOVED": _MOVING,
     "BUSY": "Redis is busy with a script.",
     "NOREPLICAS": "Too few Redis replicas are connected.",
     "NOAUTH": "Redis wants a password: set REDIS_PASSWORD or REDIS_URL.",
     "WRONGPASS": "Redis refuses the password: check REDIS_PASSWORD or REDIS_URL.",
     "NOPERM": "The Redis user lacks a permission the gateway needs.",
 }
+# How a server's refusal of our certificate shows: in TLS 1.3 it comes after the handshake, and the alert may be lost.
+_ENDED: Final = ("ALERT", "closed by server", "reset by peer", "Broken pipe")
 
 
 def unavailable(error: CommandError) -> StoreUnavailable | None:
@@ -32,7 +38,7 @@ def unavailable(error: CommandError) -> StoreUnavailable | None:
     return None
 
 
-def advice(error: BaseException) -> str | None:
+def advice(error: BaseException, *, tls: bool) -> str | None:
     """What to mend where a connection can't be set up as the settings say, None where nobody answers."""
     text = str(error)
     if isinstance(error, AuthenticationError):
@@ -40,5 +46,10 @@ def advice(error: BaseException) -> str | None:
     if isinstance(error, NoPermissionError):
         return PASSING["NOPERM"]
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return "Redis's certificate can't be verified: check the host in REDIS_URL, and ssl_ca_certs for its CA."
+        return "Redis's certificate can't be verified: check the host in REDIS_URL, and REDIS_TLS_CA for its CA."
+    if tls and any(sign in text for sign in _ENDED):
+        return (
+            "Redis ended the TLS connection: where it wants a certificate, set REDIS_TLS_CERT and REDIS_TLS_KEY to one "
+            "that its CA has signed."
+        )
     return None

@@ -1,12 +1,13 @@
 """Loads the Lua scripts, one file each with shared parts from `lib/`; runs them by hash, sends them where missing."""
 
+import asyncio
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from importlib import resources
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import orjson
@@ -21,6 +22,9 @@ from gateway.store.refusals import unavailable
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
+_SEALED: Final = {"admit", "claim"}  # what DURABILITY holds back until others have it
 _INCLUDE: Final = re.compile(r"^-- @include (\w+)$", re.MULTILINE)
 
 
@@ -53,7 +57,7 @@ def pack_policy(settings: Settings, keyspace: Keyspace) -> bytes:
             settings.max_deliveries,
             int(settings.lease_seconds * 1000),
             keyspace.bell_head,
-            "PUBLISH",
+            "SPUBLISH" if keyspace.partitions > 1 else "PUBLISH",
             orjson.dumps(tiers).decode(),
             orjson.dumps(settings.queue_weights).decode(),
         ]
@@ -63,19 +67,28 @@ def pack_policy(settings: Settings, keyspace: Keyspace) -> bytes:
 class Runner:
     """Runs scripts for clients over one link."""
 
-    def __init__(self, link: Link, keyspace: Keyspace, policy: bytes, timeout: float) -> None:
+    def __init__(
+        self, link: Link, keyspace: Keyspace, policy: bytes, timeout: float, sealed: Link | None = None
+    ) -> None:
         self.link = link
+        self._sealed = sealed or link
         self.keyspace = keyspace
         self._policy = policy
         self._timeout = timeout
 
+    @property
+    def durable(self) -> bool:
+        """Whether what adds or starts a task waits for replicas or disks (DURABILITY)."""
+        return self._sealed is not self.link
+
     async def run(self, name: str, client_id: str, *args: str | bytes | int | float, keys: Sequence[str] = ()) -> Any:
         """The reply of the client-scoped script; raises StoreUnavailable where Redis did not do it or nobody knows."""
         scope, heads = self.keyspace.scope(client_id)
-        tail = (len(scope) + len(keys), *scope, *keys, *heads, self._policy, *args)
+        names = (*scope, *keys, *self.keyspace.guard(client_id))
+        tail = (len(names), *names, *heads, self._policy, *args)
         started = perf_counter()
         try:
-            return await self._call(name, *tail)
+            return await self._call(self._sealed if name in _SEALED else self.link, name, *tail)
         except CommandError as error:
             metrics.redis_error(name)
             log.error("redis_error", redis_operation=name, error=str(error))
@@ -83,22 +96,38 @@ class Runner:
         finally:
             metrics.redis_call(name, perf_counter() - started)
 
+    async def over_partitions(self, ask: Callable[[int], Awaitable[T]], *, all_of_them: bool = False) -> list[T]:
+        """What ``ask`` answers for each partition, asked at once. Those out of reach are left out, so that one lost
+        node does not stop the rest; raises StoreUnavailable where none is in reach, or with ``all_of_them`` where one
+        is not."""
+        if self.keyspace.partitions == 1:
+            return [await ask(0)]
+        answers = await asyncio.gather(*map(ask, range(self.keyspace.partitions)), return_exceptions=True)
+        found = [answer for answer in answers if not isinstance(answer, BaseException)]
+        for answer in answers:
+            if isinstance(answer, BaseException) and (
+                all_of_them or not found or not isinstance(answer, StoreUnavailable)
+            ):
+                raise answer
+        return found
+
     async def ping(self) -> None:
         """Raise StoreUnavailable unless Redis answers and takes writes (a full memory aside, which drains)."""
         try:
-            await self._call("ping", 0)
+            await self._call(self.link, "ping", 0)
         except CommandError as error:
             raise unavailable(error) or StoreUnavailable("Redis refuses a script; see the log.") from error
 
-    async def _call(self, name: str, *tail: str | bytes | int | float) -> Any:
+    @staticmethod
+    async def _call(link: Link, name: str, *tail: str | bytes | int | float) -> Any:
         """Run by hash; a server that does not know the script (new, restarted, SCRIPT FLUSH) gets it sent."""
         wanted = script(name)
         try:
-            return await self.link.execute("EVALSHA", wanted.sha, *tail)
+            return await link.execute("EVALSHA", wanted.sha, *tail)
         except CommandError as error:
             if error.code != "NOSCRIPT":
                 raise
-            return await self.link.execute("EVAL", wanted.source, *tail)
+            return await link.execute("EVAL", wanted.source, *tail)
 
     async def command(self, *command: str | bytes | int | float, tries: int = 1) -> Any:
         """The reply of one plain command; reads say how often they may be tried, within one REDIS_TIMEOUT in all."""

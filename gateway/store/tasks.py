@@ -59,13 +59,12 @@ class Tasks:
         self._clients = clients
         self._algorithm = settings.window_algorithm
         self._limits = (
-            settings.max_clients // runner.keyspace.partitions,
+            runner.keyspace.share(settings.max_clients),
             settings.max_queued_per_client,
             settings.max_queued_bytes_per_client,
             settings.max_queues_per_client,
-            # Clients are spread evenly enough for each partition to judge by its share.
-            settings.max_queued // runner.keyspace.partitions,
-            settings.max_queued_bytes // runner.keyspace.partitions,
+            runner.keyspace.share(settings.max_queued, settings.max_queued_per_client),
+            runner.keyspace.share(settings.max_queued_bytes, settings.max_queued_bytes_per_client),
         )
         self._idempotency_ttl = settings.idempotency_ttl
 

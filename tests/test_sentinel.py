@@ -1,0 +1,140 @@
+"""A primary under Sentinels: who is asked, who is believed, and what a switch of the primary costs."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from conftest import DEADLINE, until
+from deployments import Deployment
+from test_connections import round_trip, store_on
+from test_store import admit, spec
+from topologies import SERVICE, Server, short_folder
+
+from gateway.errors import StoreUnavailable
+from gateway.models import Admitted
+from gateway.store import Store
+
+pytestmark = pytest.mark.parametrize("deployment", ["sentinel"], indirect=True)
+
+NOBODY = "127.0.0.1:1"
+
+
+@asynccontextmanager
+async def told_of(*primaries: int) -> AsyncIterator[str]:
+    """Sentinels that name these ports, whoever may listen there, as `host:port,…`."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        try:
+            while line := await reader.readline():
+                if line.upper().startswith(b"GET-MASTER"):
+                    writer.write(b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%d\r\n" % (len(str(port)), port))
+                elif line.upper().startswith(b"MASTERS"):
+                    writer.write(b"*0\r\n")
+                elif line.upper().startswith((b"CLIENT", b"SELECT", b"AUTH")):
+                    writer.write(b"+OK\r\n")
+        finally:
+            writer.close()
+
+    servers = [
+        await asyncio.start_server(lambda r, w, port=port: answer(r, w, port), "127.0.0.1", 0) for port in primaries
+    ]
+    try:
+        yield ",".join(f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers)
+    finally:
+        for server in servers:
+            server.close()
+
+
+async def test_all_works_where_some_sentinels_are_away(deployment: Deployment) -> None:
+    """One that lives is enough, and the doorbell, the probes and the version check go the same way."""
+    hosts = deployment.url.removeprefix("redis+sentinel://").partition(",")[0]
+    async with store_on(REDIS_URL=f"redis+sentinel://{NOBODY},{hosts}/{SERVICE}") as store:
+        await round_trip(store)
+        assert deployment.sentinels is not None
+        assert ("127.0.0.1", deployment.sentinels.primary().port) in store.nodes()  # no task may call it
+
+
+async def test_no_sentinel_is_out_of_reach_not_a_hang(deployment: Deployment) -> None:
+    """Nobody answers: a 503 within the deadline."""
+    async with store_on(REDIS_URL=f"redis+sentinel://{NOBODY}/{SERVICE}", REDIS_TIMEOUT="1") as store:
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(StoreUnavailable, match="out of reach"):
+                await store.ping()
+
+
+async def test_an_unknown_service_is_named(deployment: Deployment) -> None:
+    """A misspelt service says so."""
+    async with store_on(REDIS_URL=deployment.url.replace(f"/{SERVICE}", "/mian")) as store:
+        with pytest.raises(StoreUnavailable, match="No Sentinel knows a primary named 'mian'"):
+            await store.ping()
+
+
+async def test_sentinels_with_a_password(deployment: Deployment) -> None:
+    """REDIS_SENTINEL_PASSWORD opens them; without it, or with another, the message names the setting."""
+    assert deployment.sentinels is not None
+    with short_folder() as folder:
+        config = folder / "sentinel.conf"
+        primary = deployment.sentinels.primary().port
+        config.write_text(f"sentinel monitor {SERVICE} 127.0.0.1 {primary} 1\nrequirepass s3cret\n")
+        sentinel = Server(folder, sentinel=config)
+        try:
+            url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}"
+            async with store_on(REDIS_URL=url, REDIS_SENTINEL_PASSWORD="s3cret") as store:
+                await store.ping()
+            for wrong in ({}, {"REDIS_SENTINEL_PASSWORD": "other"}):
+                async with store_on(REDIS_URL=url, **wrong) as store:
+                    with pytest.raises(StoreUnavailable, match="check REDIS_SENTINEL_PASSWORD") as refused:
+                        await store.ping()
+                    assert "s3cret" not in str(refused.value)
+        finally:
+            sentinel.kill()
+
+
+async def test_a_replica_is_not_believed_to_be_the_primary(deployment: Deployment) -> None:
+    """Named beside the primary it is passed over; named by all it is an error that says what was named."""
+    assert deployment.sentinels is not None
+    primary = deployment.sentinels.primary()
+    replica = next(server for server in deployment.sentinels.servers if server is not primary)
+    async with (
+        told_of(replica.port, replica.port, primary.port) as hosts,
+        store_on(REDIS_URL=f"redis+sentinel://{hosts}/{SERVICE}") as store,
+    ):
+        await admit(store)
+    async with told_of(replica.port) as hosts, store_on(REDIS_URL=f"redis+sentinel://{hosts}/{SERVICE}") as store:
+        wrong = f"The Sentinels name 127.0.0.1:{replica.port}, which is a replica"
+        with pytest.raises(StoreUnavailable, match=re.escape(wrong)):
+            await store.ping()
+
+
+async def test_a_switch_in_order_loses_nothing_and_is_followed(deployment: Deployment) -> None:
+    """SENTINEL FAILOVER while tasks come in: each that was accepted is there once, and writes go on by themselves."""
+    assert deployment.sentinels is not None
+    before = deployment.sentinels.primary()
+    accepted: list[str] = []
+    stop = asyncio.Event()
+
+    async def load(store: Store) -> None:
+        while not stop.is_set():
+            try:
+                admitted = await store.tasks.admit("acme", spec(requests_per_min=10**9), create=True)
+                assert isinstance(admitted, Admitted)
+                accepted.append(admitted.task_id)
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)
+
+    # The old primary takes writes until it hears of its successor, and one replica may still follow it then.
+    async with deployment.store(DURABILITY="wait", DURABILITY_REPLICAS="2") as store:
+        loading = asyncio.create_task(load(store))
+        await until(lambda: len(accepted) > 20)
+        await asyncio.to_thread(deployment.sentinels.failover)
+        count = len(accepted)
+        await until(lambda: len(accepted) > count + 20, 30)
+        stop.set()
+        await loading
+    assert deployment.sentinels.primary() is not before
+    async with deployment.raw() as raw:
+        stored = {key.removeprefix("task:") for key in await raw.keys("task:*")}
+    assert set(accepted) <= stored
+    assert len(set(accepted)) == len(accepted)
