@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -17,6 +18,8 @@ from .run import METERED_LIMIT
 
 COLUMNS = ("fault", "tasks sent", "accepted", "delivered", "dead", "lost", "repeated", "cut down", "most open / limit")
 COLUMNS += ("exempt", "most in 60 s / limit", "no answer (made)", "refused", "seconds", "holds")
+LOSSES = ("failover with DURABILITY=none", "accepted", "lost", "repeated", "most open / limit", "most in 60 s / limit")
+FAILOVERS = ("sentinel_failover", "replicas_behind", "cluster_failover")
 WAITS = ("beside", "queued tasks", "samples", "alone p50 (ms)", "alone p99", "beside p50", "beside p99", "within 2x")
 
 
@@ -29,7 +32,7 @@ def row(name: str, accounts: Accounts, sent: int, limit: int) -> list[str]:
         str(accounts.accepted),
         str(accounts.delivered),
         str(accounts.dead),
-        str(len(accounts.lost)),
+        str(accounts.lost_count),
         str(accounts.extras),
         str(accounts.extras_allowed),
         f"{most} / {limit}",
@@ -96,6 +99,19 @@ async def faults(names: list[str], tasks: int, rate: float, folder: Path) -> Asy
         yield row(name, accounts, sent, int(many["concurrent"])), not accounts.problems()
 
 
+async def losses(tasks: int, rate: float, folder: Path) -> AsyncIterator[Row]:
+    """What failovers lose where nobody waits for replicas: measured, nothing is promised."""
+    for name in FAILOVERS:
+        say(f"losses: {name} ...")
+        plan: dict[str, Any] = {"tasks": tasks // 5, "per_second": rate / 2, "clients": 20, "concurrent": 5, "lease": 5}
+        accounts = await suffer(FAULTS[name], folder / f"losses-{name}", scale=2, settings={}, **plan)
+        say(f"  {accounts}")
+        most = max(most for client, most in accounts.most_open.items() if client.startswith("client-"))
+        counts = [str(count) for count in (accounts.accepted, accounts.lost_count, accounts.extras)]
+        limits = [f"{most} / {plan['concurrent']}", f"{accounts.most_in_a_window} / {METERED_LIMIT}"]
+        yield [name.replace("_", " "), *counts, *limits], True
+
+
 async def isolation(backlog: int, samples: int, folder: Path) -> AsyncIterator[Row]:
     """What a client with a task a second waits, alone and beside others; at most twice as long is what must hold."""
     for name, at_cap in (("a backlog at a hanging target", False), ("a full process, five clients hang", True)):
@@ -114,23 +130,25 @@ async def main() -> int:
     # The processes of a run go with it, however it ends.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("names", nargs="*", help="faults, or isolation; all by default")
+    parser.add_argument("names", nargs="*", help="faults, losses or isolation; all by default")
     parser.add_argument("--tasks", type=int, default=30_000, help="tasks a fault, at least")
     parser.add_argument("--rate", type=float, default=600, help="tasks a second")
     parser.add_argument("--backlog", type=int, default=100_000, help="queued tasks beside which isolation is measured")
     parser.add_argument("--samples", type=int, default=120, help="seconds of each measurement of isolation")
     parser.add_argument("--output", type=Path, default=Path("build/soak.md"), help="where the table goes")
     given = parser.parse_args()
-    unknown = set(given.names) - {*FAULTS, "isolation"}
+    unknown = set(given.names) - {*FAULTS, "losses", "isolation"}
     if unknown:
-        parser.error(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}, isolation")
-    names = given.names or [*FAULTS, "isolation"]
-    chosen = [name for name in names if name != "isolation"]
+        parser.error(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}, losses, isolation")
+    names = given.names or [*FAULTS, "losses", "isolation"]
+    chosen = [name for name in names if name in FAULTS]
     given.output.parent.mkdir(parents=True, exist_ok=True)
     tables: list[tuple[tuple[str, ...], list[list[str]]]] = []
     failed = 0
     with tempfile.TemporaryDirectory(prefix="gateway-soak-") as folder:
         parts = [(COLUMNS, faults(chosen, given.tasks, given.rate, Path(folder)))] if chosen else []
+        if "losses" in names:
+            parts.append((LOSSES, losses(given.tasks, given.rate, Path(folder))))
         if "isolation" in names:
             parts.append((WAITS, isolation(given.backlog, given.samples, Path(folder))))
         for columns, results in parts:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from conftest import until
 from processes import GENEROUS
+from redis.exceptions import RedisError
 
 from gateway.store.records import Record
 
@@ -25,7 +26,8 @@ class Accounts:
     accepted: int = 0
     delivered: int = 0
     dead: int = 0
-    lost: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)  # the first of them
+    lost_count: int = 0
     early: int = 0
     extras: int = 0
     extras_allowed: int = 0
@@ -61,7 +63,10 @@ async def settle(run: Run) -> Accounts:
 
     async def still() -> bool:
         left.clear()
-        left.update(await _left(run))
+        try:
+            left.update(await _left(run))
+        except (RedisError, OSError):  # some of it is not back yet
+            left["Redis"] = 1
         return not any(left.values())
 
     with contextlib.suppress(AssertionError):  # what is left is in the accounts
@@ -79,9 +84,9 @@ async def _left(run: Run) -> dict[str, float]:
     found: dict[str, float] = {"pending": await run.pending(), "open calls": run.target.open}
     async with run.redis() as client:
         for name in run.limits:
-            found["scheduled"] = found.get("scheduled", 0) + await client.zcard(f"scheduled:{name}")
-            found["returned"] = found.get("returned", 0) + await client.zcard(f"returned:{name}")
-            found["waiting"] = found.get("waiting", 0) + int(await client.hget(f"depth:{name}", "n") or 0)
+            found["scheduled"] = found.get("scheduled", 0) + await client.zcard(run.key(f"scheduled:{name}", name))
+            found["returned"] = found.get("returned", 0) + await client.zcard(run.key(f"returned:{name}", name))
+            found["waiting"] = found.get("waiting", 0) + await run.depth(client, name)
         for key in await client.keys("stream:*"):
             found["entries"] = found.get("entries", 0) + await client.xlen(key)
     for gateway in run.gateways:
@@ -105,9 +110,11 @@ async def _count_tasks(run: Run, accounts: Accounts) -> None:
             accounts.delivered += 1
         elif record is not None and record.state == "D":
             accounts.dead += 1
-        elif len(accounts.lost) < 10:
+        else:
+            accounts.lost_count += 1
             state = "gone" if record is None else record.state
-            accounts.lost.append(f"{client} {marker} {task_id} is {state}, answered: {answered}")
+            if accounts.lost_count <= 10:
+                accounts.lost.append(f"{client} {marker} {task_id} is {state}, answered: {answered}")
     made = {call.marker for call in run.target.calls}
     accounts.unknown = len(run.load.unknown)
     accounts.unknown_made = len(run.load.unknown & made)
@@ -125,12 +132,12 @@ async def _count_tasks(run: Run, accounts: Accounts) -> None:
 async def _records(run: Run) -> dict[str, Record]:
     found: dict[str, Record] = {}
     async with run.redis() as client:
-        keys = [key async for key in client.scan_iter("task:*", count=1000)]
+        keys = await client.keys("task:*")
         for start in range(0, len(keys), 500):
             chunk = keys[start : start + 500]
             for key, packed in zip(chunk, await client.mget(chunk), strict=True):
                 if packed is not None:
-                    found[key.decode().removeprefix("task:")] = _decode(packed)
+                    found[key.decode().removeprefix("task:").partition("{")[0]] = _decode(packed)
     return found
 
 

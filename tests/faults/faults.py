@@ -11,6 +11,7 @@ from conftest import until
 from processes import GENEROUS
 
 from .accounts import Accounts, settled
+from .failover import move_slot, primary_killed, role, slot_of
 from .run import Plan, Run, ports_of, running
 from .target import Call
 
@@ -119,7 +120,7 @@ async def redis_out_of_memory(run: Run) -> None:
 
 async def _worked_off(run: Run) -> bool:
     async with run.redis() as client:
-        return not any([await client.hget(f"depth:{name}", "n") not in (None, b"0") for name in run.limits])
+        return not any([await run.depth(client, name) for name in run.limits])
 
 
 @fault(clients=3, concurrent=8, per_second=60, tasks=120, patient=0)
@@ -175,6 +176,70 @@ async def poison(run: Run) -> None:
 
     await until(buried, GENEROUS)
     assert len(_calls_of(run, marker)) == 3
+
+
+_DURABLE = {"DURABILITY": "wait", "DURABILITY_TIMEOUT": "0.5"}
+
+
+@fault(topology="sentinel", settings=_DURABLE)
+async def sentinel_failover(run: Run) -> None:
+    """SIGKILL of the primary that the Sentinels watch; they promote a replica."""
+    await run.until_delivered(0.3)
+    old = run.sentinels.primary()
+
+    def promoted() -> bool:
+        new = run.sentinels.primary()
+        return new is not old and role(new) == "master"
+
+    await primary_killed(run, old, promoted)
+    await run.until_delivered(0.8)
+
+
+@fault(topology="sentinel", settings=_DURABLE)
+async def replicas_behind(run: Run) -> None:
+    """The primary goes on alone for a while, its replicas frozen, and dies: one that knows nothing of it takes over."""
+    await run.until_delivered(0.3)
+    old = run.sentinels.primary()
+    others = [server for server in run.sentinels.servers if server is not old]
+    for replica in others:
+        replica.signal(signal.SIGSTOP)
+    run.extras_allowed += await run.pending()
+    await asyncio.sleep(1.5 * run.plan.lease)  # the fault itself
+
+    def promoted() -> bool:
+        new = run.sentinels.primary()
+        return new is not old and role(new) == "master"
+
+    old.kill()
+    for replica in others:
+        replica.signal(signal.SIGCONT)
+    await until(promoted, GENEROUS)
+    await asyncio.to_thread(old.start)
+    await run.until_delivered(0.8)
+
+
+@fault(topology="cluster", settings=_DURABLE)
+async def cluster_failover(run: Run) -> None:
+    """SIGKILL of the primary of some clients' partitions; its replica takes over."""
+    await run.until_delivered(0.3)
+    old = run.cluster.owner(slot_of(run))
+    replica = run.cluster.nodes[run.cluster.nodes.index(old) + 3]
+    await primary_killed(run, old, lambda: role(replica) == "master", back=True)
+    await run.until_delivered(0.8)
+
+
+@fault(topology="cluster")
+async def cluster_resharded(run: Run) -> None:
+    """A slot moves to another primary key by key and back, while the clients in it are served."""
+    slot = slot_of(run)
+    for share in (0.3, 0.6):
+        await run.until_delivered(share)
+        source = run.cluster.owner(slot)
+        to = next(node for node in run.cluster.nodes[:3] if node is not source)
+        run.notes["keys moved"] = run.notes.get("keys moved", 0) + await asyncio.to_thread(
+            move_slot, run, slot, source, to
+        )
+    await run.until_delivered(0.9)
 
 
 def _calls_of(run: Run, marker: int) -> list[Call]:

@@ -1,9 +1,10 @@
-"""One run: a Valkey, gateways, a target, load, and what a fault may do to them. The accounts are in `accounts`."""
+"""One run: a Redis, gateways, a target, load, and what a fault may do to them. The accounts are in `accounts`."""
 
 import asyncio
 import contextlib
 import random
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import redis.asyncio as redis
 from conftest import until
 from processes import GENEROUS, Process, Server
+from topologies import Cluster, Sentinels
 
+from .backends import BACKENDS, Backend, OnCluster, OnSentinels, Single
 from .proxy import Proxy
 from .target import Target
 
@@ -28,7 +30,7 @@ class Plan:
     """How much load, and how the gateways are set. ``tasks`` at least; it goes on until the fault is over.
 
     ``lease`` in seconds; ``call_ms`` is how long a call to the target takes, but for ``patient`` tasks of a client of
-    their own, whose calls take longer than a lease; ``batch`` tasks go in one request.
+    their own, whose calls take longer than a lease; ``batch`` tasks go in one request. ``topology``: one of `BACKENDS`.
     """
 
     tasks: int = 300
@@ -41,6 +43,7 @@ class Plan:
     lease: float = 2
     gateways: int = 2
     scale: float = 1
+    topology: str = "single"
     settings: dict[str, str] = field(default_factory=dict)
 
 
@@ -84,9 +87,10 @@ class Run:
         self.plan = plan
         self.session = session
         (folder / "redis").mkdir(parents=True)
-        self.server = Server(folder / "redis")
+        self.sockets = tempfile.TemporaryDirectory(prefix="gw-")  # a socket's path must be short
+        where = folder / "redis" if plan.topology == "single" else Path(self.sockets.name)
+        self.backend: Backend = BACKENDS[plan.topology](where)
         self.target = Target()
-        self.proxies: list[Proxy] = []
         self.gateways: list[Process] = []
         self.serving: set[int] = set()
         self.load = Load()
@@ -105,11 +109,30 @@ class Run:
 
     # --- processes --------------------------------------------------------------------------------
 
+    @property
+    def server(self) -> Server:
+        """The one Redis."""
+        assert isinstance(self.backend, Single)
+        return self.backend.server
+
+    @property
+    def proxies(self) -> list[Proxy]:
+        """What stands between each gateway and the one Redis."""
+        assert isinstance(self.backend, Single)
+        return self.backend.proxies
+
+    @property
+    def cluster(self) -> Cluster:
+        assert isinstance(self.backend, OnCluster)
+        return self.backend.cluster
+
+    @property
+    def sentinels(self) -> Sentinels:
+        assert isinstance(self.backend, OnSentinels)
+        return self.backend.sentinels
+
     async def begin(self) -> None:
-        await asyncio.gather(self.server.start(), self.target.start())
-        for _ in range(self.plan.gateways):
-            self.proxies.append(Proxy(self.server.port))
-            await self.proxies[-1].start()
+        await asyncio.gather(self.backend.start(self.plan.gateways), self.target.start())
         self.gateways = [self.launch(number) for number in range(self.plan.gateways)]
         await asyncio.gather(*(gateway.ready() for gateway in self.gateways))
         self.serving = set(range(self.plan.gateways))
@@ -120,9 +143,9 @@ class Run:
             assert status == 200, answer
 
     def launch(self, number: int, *, files: int = 0, **more: str) -> Process:
-        """A gateway behind its own proxy."""
+        """A gateway; with one Redis, behind a proxy of its own."""
         env = {
-            "REDIS_URL": self.proxies[number].url,
+            **self.backend.environment(number),
             "REDIS_TIMEOUT": str(min(1.5, self.plan.lease / 4)),
             "LEASE_SECONDS": str(self.plan.lease),
             "DRAIN_SECONDS": "5",
@@ -172,10 +195,18 @@ class Run:
 
     # --- Redis ------------------------------------------------------------------------------------
 
-    @contextlib.asynccontextmanager
-    async def redis(self) -> AsyncIterator["redis.Redis"]:
-        async with redis.Redis.from_url(self.server.url) as client:
-            yield client
+    def redis(self) -> contextlib.AbstractAsyncContextManager[Any]:
+        """A client that knows nothing of the gateway."""
+        return self.backend.redis()
+
+    def key(self, name: str, client: str) -> str:
+        """A key of the client, with what a Cluster has it carry."""
+        keyspace = self.backend.keyspace
+        return f"{name}{keyspace.tag(keyspace.partition(client))}"
+
+    async def depth(self, client: Any, name: str) -> int:
+        """How many tasks of a client have not ended."""
+        return int(await client.hget(self.key(f"depth:{name}", name), "n") or 0)
 
     async def pending(self, gateway: Process | None = None) -> int:
         """What is claimed and not finished, by this process or by all."""
@@ -255,10 +286,9 @@ class Run:
                 gateway.process.send_signal(signal.SIGCONT)
                 gateway.process.send_signal(signal.SIGKILL)
                 gateway.process.wait()
-        self.server.kill()
-        for proxy in self.proxies:
-            await proxy.stop()
+        await self.backend.stop()
         await self.target.stop()
+        self.sockets.cleanup()
 
 
 @contextlib.asynccontextmanager

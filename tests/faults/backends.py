@@ -1,0 +1,120 @@
+"""The Redis of a run: one server behind a proxy for each gateway, a Cluster, or a primary under Sentinels."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import redis.asyncio as redis
+from deployments import AllPrimaries
+from processes import Server
+from topologies import Cluster, Sentinels
+
+from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
+
+from .proxy import Proxy
+
+# Each write is in a file before it is answered, so that a process that is killed loses nothing by itself.
+_KEPT = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+class Backend(Protocol):
+    """What a run needs of its Redis."""
+
+    keyspace: Keyspace
+
+    async def start(self, gateways: int) -> None: ...
+
+    def environment(self, number: int) -> dict[str, str]:
+        """What the gateway of this number is told of it."""
+
+    def redis(self) -> contextlib.AbstractAsyncContextManager[Any]:
+        """A client of all of it."""
+
+    async def stop(self) -> None: ...
+
+
+class Single:
+    """One Valkey with an AOF, which each gateway reaches through a proxy of its own."""
+
+    keyspace = Keyspace("", 1)
+
+    def __init__(self, folder: Path) -> None:
+        self.server = Server(folder)
+        self.proxies: list[Proxy] = []
+
+    async def start(self, gateways: int) -> None:
+        await self.server.start()
+        for _ in range(gateways):
+            self.proxies.append(Proxy(self.server.port))
+            await self.proxies[-1].start()
+
+    def environment(self, number: int) -> dict[str, str]:
+        return {"REDIS_URL": self.proxies[number].url}
+
+    @contextlib.asynccontextmanager
+    async def redis(self) -> AsyncIterator[Any]:
+        async with redis.Redis.from_url(self.server.url) as client:
+            yield client
+
+    async def stop(self) -> None:
+        self.server.kill()
+        for proxy in self.proxies:
+            await proxy.stop()
+
+
+class OnCluster:
+    """Three primaries with a replica each."""
+
+    keyspace = Keyspace("", PARTITIONS_ON_CLUSTER)
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.cluster: Cluster
+
+    async def start(self, gateways: int) -> None:
+        self.cluster = await asyncio.to_thread(Cluster, self._folder, *_KEPT)
+
+    def environment(self, number: int) -> dict[str, str]:
+        return {"REDIS_URL": self.cluster.nodes[number % 3].url, "REDIS_CLUSTER": "true"}
+
+    @contextlib.asynccontextmanager
+    async def redis(self) -> AsyncIterator[Any]:
+        node = next(node for node in self.cluster.nodes if node.running)
+        async with AllPrimaries("127.0.0.1", node.port) as client:
+            yield client
+
+    async def stop(self) -> None:
+        self.cluster.kill()
+
+
+class OnSentinels:
+    """A primary with two replicas, and three Sentinels."""
+
+    keyspace = Keyspace("", 1)
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.sentinels: Sentinels
+
+    async def start(self, gateways: int) -> None:
+        self.sentinels = await asyncio.to_thread(Sentinels, self._folder, *_KEPT)
+
+    def environment(self, number: int) -> dict[str, str]:
+        return {"REDIS_URL": self.sentinels.url}
+
+    @contextlib.asynccontextmanager
+    async def redis(self) -> AsyncIterator[Any]:
+        async with redis.Redis.from_url(self.sentinels.primary().url) as client:
+            yield client
+
+    async def stop(self) -> None:
+        self.sentinels.kill()
+
+
+BACKENDS: dict[str, type[Single] | type[OnCluster] | type[OnSentinels]] = {
+    "single": Single,
+    "cluster": OnCluster,
+    "sentinel": OnSentinels,
+}

@@ -1,0 +1,89 @@
+"""The faults of several servers: primaries that die, primaries that hand over, slots that move. `faults` lists them."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from conftest import until
+from processes import GENEROUS
+from redis.crc import key_slot
+from topologies import Server
+
+from .run import Run
+
+RESUME_SECONDS = 10.0  # from the promotion until writes are taken again: what is promised
+# What a primary had answered this shortly before it died may not have reached its replica: the ends of these calls.
+_UNREPLICATED = 0.2
+_CLIENT = "client-0"
+
+
+async def primary_killed(run: Run, primary: Server, promoted: Callable[[], bool], *, back: bool = False) -> None:
+    """SIGKILL of a primary; from the promotion of its replica on, writes are taken again. ``back``: it comes back
+    meanwhile, where nobody else is left who could confirm them."""
+    run.extras_allowed += await run.pending() + _just_ended(run)
+    primary.kill()
+    await until(promoted, GENEROUS)
+    since = time.monotonic()
+    if back:
+        await asyncio.to_thread(primary.start)
+    await until(lambda: _accepted(run), GENEROUS)
+    run.notes["seconds from promotion to a 201"] = took = round(time.monotonic() - since, 1)
+    assert took <= RESUME_SECONDS, took
+    if not back:
+        await asyncio.to_thread(primary.start)
+
+
+def _just_ended(run: Run) -> int:
+    return sum(call.end is not None and call.end > time.time() - _UNREPLICATED for call in run.target.calls)
+
+
+async def _accepted(run: Run) -> bool:
+    """Whether a task of the client that had its home there is accepted: one for later, which no account counts.
+    By its key it is one, however often a 503 leaves open whether it was stored."""
+    body = {"client_id": _CLIENT, "delay": 3600, "idempotency_key": "probe", "task": {"url": run.target.url}}
+    status, answer = await run.gateways[0].call("POST", "/v1/enqueue", body)
+    if status not in (200, 201):
+        return False
+    where = f"/v1/tasks/{answer['task_id']}?client_id={_CLIENT}"
+
+    async def cancelled() -> bool:
+        return await run.gateways[0].call("DELETE", where) and (await _state(run, where)) == "cancelled"
+
+    await until(cancelled, GENEROUS)
+    return True
+
+
+async def _state(run: Run, where: str) -> Any:
+    answer = (await run.gateways[0].call("GET", where))[1]
+    return answer.get("state") if isinstance(answer, dict) else None
+
+
+def slot_of(run: Run) -> int:
+    """The slot that all keys of one client of the load are in."""
+    return key_slot(run.key("", _CLIENT).encode())
+
+
+def role(server: Server) -> str:
+    """What the server says it is; nothing where it does not answer."""
+    with contextlib.suppress(redis.RedisError, OSError), server.client() as client:
+        return str(client.role()[0])
+    return ""
+
+
+def move_slot(run: Run, slot: int, source: Server, to: Server) -> int:
+    """Move a slot key by key, as every Redis since 3.0 does it; returns how many keys went."""
+    moved = 0
+    with source.client() as old, to.client() as new:
+        old_id, new_id = old.execute_command("CLUSTER MYID"), new.execute_command("CLUSTER MYID")
+        new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", old_id)
+        old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", new_id)
+        while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 10):
+            old.execute_command("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+            moved += len(keys)
+        for node in (to, source, *run.cluster.nodes):
+            with contextlib.suppress(redis.RedisError), node.client() as client:
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", new_id)
+    return moved
