@@ -38,6 +38,8 @@ local function decide(limit, cost, size, queue, idempotency_key, fingerprint)
   if idempotency_key then
     local before = redis.call('GET', idempotency_key)
     if before then
+      -- WAIT covers what its own connection wrote, and the first task may have come over another one.
+      redis.call('APPEND', idempotency_key, '')
       local first = cmsgpack.unpack(before)
       return first[2] == fingerprint and DUPLICATE or CONFLICT, first[1]
     end

@@ -36,10 +36,9 @@ _UNKNOWN: Final = "Redis did not answer; it is not known whether the request was
 
 
 class Seal(NamedTuple):
-    """What ends each flush of a link whose replies only count once others have what it wrote: a write without effect,
-    the wait for it, what tells its reply is enough, and the seconds it may take."""
+    """What ends each flush of a link whose replies only count once others have what it wrote: the wait for that, what
+    tells its reply is enough, and the seconds it may take."""
 
-    mark: Command
     wait: Command
     met: Callable[[Any], bool]
     seconds: float
@@ -240,13 +239,13 @@ class MultiplexedLink:
     ) -> list[asyncio.Future[Any]]:
         """End the flush with the seal; the futures that the replies go to meanwhile."""
         held = [self._loop.create_future() for _ in futures]
-        mark, wait = self._loop.create_future(), self._loop.create_future()
-        chunks += [hiredis.pack_command(command) for command in (seal.mark, seal.wait)]  # type: ignore[arg-type]
+        wait = self._loop.create_future()
+        chunks.append(hiredis.pack_command(seal.wait))  # type: ignore[arg-type]
         wire.sealing = True
 
         def settle(_: asyncio.Future[Any]) -> None:
             wire.sealing = False
-            met = _answered(wait) and _answered(mark) and seal.met(wait.result())
+            met = _answered(wait) and seal.met(wait.result())
             if not met:
                 metrics.redis_error("durability")
                 got = wait.exception() or wait.result()
@@ -256,7 +255,7 @@ class MultiplexedLink:
             self._flush()
 
         wait.add_done_callback(settle)
-        return [*held, mark, wait]
+        return [*held, wait]
 
     async def _read(self, wire: _Wire) -> None:
         parser = hiredis.Reader()

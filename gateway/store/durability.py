@@ -22,9 +22,7 @@ def seal(settings: Settings) -> Seal | None:
     def by_disks(reply: Any) -> bool:
         return bool(reply[0] >= 1 and reply[1] >= replicas)
 
-    # WAIT counts from this connection's last write. A duplicate reads what another connection wrote, so each flush
-    # writes something that is replicated and changes nothing.
-    mark = ("PUBLISH", f"{settings.key_prefix}sealed", "")
+    # Both count from this connection's last write: where an answer tells what another wrote, its script writes, too.
     if settings.durability == "wait":
-        return Seal(mark, ("WAIT", replicas, milliseconds), by_replicas, settings.durability_timeout)
-    return Seal(mark, ("WAITAOF", 1, replicas, milliseconds), by_disks, settings.durability_timeout)
+        return Seal(("WAIT", replicas, milliseconds), by_replicas, settings.durability_timeout)
+    return Seal(("WAITAOF", 1, replicas, milliseconds), by_disks, settings.durability_timeout)
