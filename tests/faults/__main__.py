@@ -12,7 +12,7 @@ from typing import Any
 import uvloop
 
 from .accounts import Accounts
-from .faults import FAULTS, suffer
+from .faults import FAULTS, over_topologies, suffer
 from .isolation import beside
 from .run import METERED_LIMIT
 
@@ -61,7 +61,9 @@ Row = tuple[list[str], bool]  # and whether it holds
 
 async def faults(names: list[str], tasks: int, rate: float, folder: Path) -> AsyncIterator[Row]:
     """Every fault under long load."""
-    for name in names:
+    for name, topology in over_topologies():
+        if name not in names:
+            continue
         own = FAULTS[name].plan
         many = {
             "tasks": tasks,
@@ -88,15 +90,15 @@ async def faults(names: list[str], tasks: int, rate: float, folder: Path) -> Asy
             many |= {"call_ms": own.call_ms}
         if name == "replies_dropped":  # each lost reply breaks a connection that many calls share
             many |= {"tasks": tasks // 10, "per_second": rate / 4, "batch": 1}
-        say(f"{name} ...")
-        accounts = await suffer(FAULTS[name], folder / name, scale=20, **many)
+        say(f"{name} ({topology}) ...")
+        accounts = await suffer(FAULTS[name], folder / f"{name}-{topology}", scale=20, topology=topology, **many)
         sent = (
             accounts.accepted
             + accounts.unknown
             + sum(n for status, n in accounts.refused.items() if status not in (0, 503))
         )
         say(f"  {accounts}")
-        yield row(name, accounts, sent, int(many["concurrent"])), not accounts.problems()
+        yield row(f"{name} ({topology})", accounts, sent, int(many["concurrent"])), not accounts.problems()
 
 
 async def losses(tasks: int, rate: float, folder: Path) -> AsyncIterator[Row]:

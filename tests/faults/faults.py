@@ -26,6 +26,8 @@ class Fault:
 
 
 FAULTS: dict[str, Fault] = {}
+# What befalls gateways and not their Redis is to hold wherever that keeps its data.
+EVERYWHERE = ("gateways_killed_and_terminated", "gateway_frozen", "clocks_an_hour_off", "poison", "targets_misbehave")
 
 
 def fault(**plan: Any) -> Callable[[Callable[[Run], Awaitable[None]]], Callable[[Run], Awaitable[None]]]:
@@ -244,6 +246,12 @@ async def cluster_resharded(run: Run) -> None:
 
 def _calls_of(run: Run, marker: int) -> list[Call]:
     return [call for call in run.target.calls if call.marker == marker]
+
+
+def over_topologies() -> list[tuple[str, str]]:
+    """Each fault with each topology it applies to."""
+    own = [(name, one.plan.topology) for name, one in FAULTS.items()]
+    return own + [(name, topology) for topology in ("cluster", "sentinel") for name in EVERYWHERE]
 
 
 async def suffer(one: Fault, folder: Path, scale: float = 1, **plan: Any) -> Accounts:

@@ -148,7 +148,7 @@ class Run:
             **self.backend.environment(number),
             "REDIS_TIMEOUT": str(min(1.5, self.plan.lease / 4)),
             "LEASE_SECONDS": str(self.plan.lease),
-            "DRAIN_SECONDS": "5",
+            "DRAIN_SECONDS": str(max(5, 2 * self.plan.lease)),  # longer than the longest call
             # The accounts look at every record.
             "MAX_RESULTS_PER_CLIENT": "100000000",
             "MAX_DEAD_PER_CLIENT": "100000000",
