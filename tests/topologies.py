@@ -161,19 +161,17 @@ class Cluster:
             node.kill()
 
     def _add(self) -> None:
-        # Its bus listens 10,000 higher, which a port may not exceed.
-        port = next(port for port in iter(free_port, 0) if port < 55535)
-        folder = self._folder / str(port)
-        folder.mkdir()
-        self.nodes.append(
-            Server(
+        def start(folder: Path, port: int) -> Server:
+            bus = str(free_port())  # by default 10,000 higher, where anything may listen
+            return Server(
                 folder,
-                *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT)),
+                *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT), "--cluster-port", bus),
                 *("--cluster-replica-validity-factor", "0", "--repl-ping-replica-period", "1"),
                 *self._options,
                 port=port,
             )
-        )
+
+        self.nodes.append(on_free_port(self._folder, start))
 
     def _join(self) -> None:
         clients = [node.client() for node in self.nodes]
@@ -181,8 +179,9 @@ class Cluster:
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", at + 1)
         for at, client in enumerate(clients[:3]):
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", SLOTS * at // 3, SLOTS * (at + 1) // 3 - 1)
-        for node in self.nodes[1:]:
-            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
+        for node, client in zip(self.nodes[1:], clients[1:], strict=True):
+            bus = client.config_get("cluster-port")["cluster-port"]
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
         ids = [client.execute_command("CLUSTER", "MYID") for client in clients]
         eventually(lambda: all(len(client.execute_command("CLUSTER SHARDS")) == 6 for client in clients))
         for client, primary in zip(clients[3:], ids[:3], strict=True):
@@ -198,6 +197,20 @@ class Cluster:
         )
         for client in clients:
             client.close()
+
+
+def on_free_port(folder: Path, start: Callable[[Path, int], Server]) -> Server:
+    """Start a server in a folder of its own; once more where another took the port between the look and the start."""
+    for last in (False, False, True):
+        port = free_port()
+        own = folder / str(port)
+        own.mkdir(exist_ok=True)
+        try:
+            return start(own, port)
+        except AssertionError as error:
+            if last or "in use" not in str(error):
+                raise
+    raise AssertionError
 
 
 def eventually(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
@@ -279,19 +292,9 @@ class Sentinels:
 
     def _start(self) -> None:
         for _ in range(3):
-            replica = ("--replicaof", f"127.0.0.1 {self.servers[0].port}") if self.servers else ()
-            self.servers.append(self._server(*replica, "--repl-diskless-sync-delay", "0", *self._options))
+            self.servers.append(on_free_port(self._folder, self._server))
         for _ in range(3):
-            port = free_port()
-            folder = self._folder / str(port)
-            folder.mkdir()
-            config = folder / "sentinel.conf"
-            config.write_text(
-                f"sentinel monitor {SERVICE} 127.0.0.1 {self.servers[0].port} 2\n"
-                f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}\n"
-                f"sentinel failover-timeout {SERVICE} 5000\n"
-            )
-            self.sentinels.append(Server(folder, port=port, sentinel=config))
+            self.sentinels.append(on_free_port(self._folder, self._sentinel))
         for sentinel in self.sentinels:
             with sentinel.client() as client:
 
@@ -302,11 +305,18 @@ class Sentinels:
                 eventually(knows_all)
         self.settle()
 
-    def _server(self, *options: str) -> Server:
-        port = free_port()
-        folder = self._folder / str(port)
-        folder.mkdir()
-        return Server(folder, *options, port=port)
+    def _server(self, folder: Path, port: int) -> Server:
+        replica = ("--replicaof", f"127.0.0.1 {self.servers[0].port}") if self.servers else ()
+        return Server(folder, *replica, "--repl-diskless-sync-delay", "0", *self._options, port=port)
+
+    def _sentinel(self, folder: Path, port: int) -> Server:
+        config = folder / "sentinel.conf"
+        config.write_text(
+            f"sentinel monitor {SERVICE} 127.0.0.1 {self.servers[0].port} 2\n"
+            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}\n"
+            f"sentinel failover-timeout {SERVICE} 5000\n"
+        )
+        return Server(folder, port=port, sentinel=config)
 
 
 def _online(info: dict[str, object]) -> int:

@@ -71,10 +71,15 @@ class OnCluster:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.cluster: Cluster
+        self._cluster: Cluster | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        assert self._cluster is not None
+        return self._cluster
 
     async def start(self, gateways: int) -> None:
-        self.cluster = await asyncio.to_thread(Cluster, self._folder, *_KEPT)
+        self._cluster = await asyncio.to_thread(Cluster, self._folder, *_KEPT)
 
     def environment(self, number: int) -> dict[str, str]:
         return {"REDIS_URL": self.cluster.nodes[number % 3].url, "REDIS_CLUSTER": "true"}
@@ -86,7 +91,8 @@ class OnCluster:
             yield client
 
     async def stop(self) -> None:
-        self.cluster.kill()
+        if self._cluster is not None:
+            self._cluster.kill()
 
 
 class OnSentinels:
@@ -96,10 +102,15 @@ class OnSentinels:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.sentinels: Sentinels
+        self._sentinels: Sentinels | None = None
+
+    @property
+    def sentinels(self) -> Sentinels:
+        assert self._sentinels is not None
+        return self._sentinels
 
     async def start(self, gateways: int) -> None:
-        self.sentinels = await asyncio.to_thread(Sentinels, self._folder, *_KEPT)
+        self._sentinels = await asyncio.to_thread(Sentinels, self._folder, *_KEPT)
 
     def environment(self, number: int) -> dict[str, str]:
         return {"REDIS_URL": self.sentinels.url}
@@ -110,7 +121,8 @@ class OnSentinels:
             yield client
 
     async def stop(self) -> None:
-        self.sentinels.kill()
+        if self._sentinels is not None:
+            self._sentinels.kill()
 
 
 BACKENDS: dict[str, type[Single] | type[OnCluster] | type[OnSentinels]] = {
