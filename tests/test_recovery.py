@@ -245,6 +245,23 @@ async def test_a_semaphore_that_shrinks_waits_for_its_holders() -> None:
     assert gate.locked()
 
 
+async def test_a_semaphore_takes_any_size_at_once_and_lets_waiters_in() -> None:
+    """The largest limit there is does not hold up the loop; those who wait get their places, the rest is free."""
+    gate = LaneSemaphore(1)
+    await gate.acquire()
+    waiting = [asyncio.create_task(gate.acquire()) for _ in range(3)]
+    await asyncio.sleep(0)
+    gate.resize(2)
+    await asyncio.sleep(0)
+    assert [one.done() for one in waiting] == [True, False, False]
+    gate.resize(2**31 - 1)
+    await asyncio.gather(*waiting)
+    gate.resize(4)
+    assert gate.locked()
+    gate.release()
+    assert not gate.locked()
+
+
 async def test_a_task_that_was_lost_before_its_call_is_not_called(store: Store) -> None:
     """A renewal may tell so between the claim and the call."""
     await admit(store, 1)

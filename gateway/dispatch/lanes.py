@@ -26,15 +26,17 @@ class LaneSemaphore(asyncio.Semaphore):
         self._owed = 0
 
     def resize(self, size: int) -> None:
-        """Make ``size`` places of it; never interrupts who holds one."""
+        """Make ``size`` places of it, in time that does not grow with the size; never interrupts who holds one."""
         grow, self.size = size - self.size, size
         self._owed -= grow
-        while self._owed < 0:
+        waiting = sum(not waiter.done() for waiter in self._waiters or ())
+        for _ in range(min(-self._owed, waiting)):
             self._owed += 1
             super().release()
-        while self._owed > 0 and not self.locked():
-            self._owed -= 1
-            self._value -= 1
+        if self._owed < 0 or not self.locked():
+            taken = min(self._owed, self._value)
+            self._value -= taken
+            self._owed -= taken
 
     def release(self) -> None:
         if self._owed > 0:
