@@ -27,6 +27,7 @@ from gateway.keys import AppKeys
 from gateway.middleware.chains import ADMIN, APP
 from gateway.middleware.contracts import Dispatching, TargetCheck
 from gateway.middleware.listening import Runner
+from gateway.openapi.routes import ROUTES as DOCUMENTATION
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.embedded import EmbeddedValkey, warn_if_redis_elsewhere
@@ -47,6 +48,7 @@ def create_app(settings: Settings, store: Store, dispatcher: Dispatching | None,
     app.add_routes(health.ROUTES)
     if settings.role != "dispatcher":
         app.add_routes(client_routes(settings))
+        app.add_routes(DOCUMENTATION)
         if settings.admin_port is None:
             _add_admin(app, settings, store, dispatcher, guard)
     return app
@@ -59,6 +61,7 @@ def create_admin_app(
     app = _bare(settings, store, dispatcher, guard)
     if settings.admin_only:
         app.add_routes(health.ROUTES)
+    app.add_routes(DOCUMENTATION)
     _add_admin(app, settings, store, dispatcher, guard)
     return app
 

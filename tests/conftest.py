@@ -110,6 +110,7 @@ class Gateway:
     store: Store
     settings: Settings
     guard: EgressGuard
+    app: web.Application
     dispatcher: Dispatcher | None
 
     async def enqueue(self, body: Any, **kwargs: Any) -> tuple[int, Any, Any]:
@@ -170,7 +171,7 @@ async def gateway(store_url: str) -> AsyncIterator[GatewayFactory]:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             client = await stack.enter_async_context(aiohttp.ClientSession(url))
-            return Gateway(url, client, store, settings, guard, dispatcher)
+            return Gateway(url, client, store, settings, guard, app, dispatcher)
 
         yield start
 

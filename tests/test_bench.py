@@ -22,7 +22,7 @@ from bench.results import Check, Results, checks
 from bench.scenarios import delays
 from bench.target import Answering, Counts
 from bench.valkey import client_id, encode, read_reply, valkey
-from gateway.api.bodies import Decoding
+from gateway.api.decoding import Decoding
 from gateway.api.task_rules import Rules
 from gateway.middleware.contracts import Given
 from gateway.settings import Settings

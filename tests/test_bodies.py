@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.api.bodies import Decoding
+from gateway.api.decoding import Decoding
 from gateway.api.task_rules import Rules
 from gateway.errors import InvalidBody
 from gateway.middleware.contracts import Asked, Given

@@ -21,34 +21,45 @@ from gateway.middleware.reading import (
     read_body,
 )
 from gateway.middleware.strict_json import NAME_PATTERN, check_syntax, explain, malformed, refuse_duplicates
-from gateway.models import DEFAULT_TIER, Client, RateLimit
+from gateway.models import CLIENT_ID_PATTERN, DEFAULT_TIER, QUEUE_PATTERN, Client, RateLimit
 
 log = structlog.get_logger()
 
 PAGE_MAX = 1000
 
 Number = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+# The pattern as msgspec applies it; and as JSON Schema has it, where `$` is the very end.
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, extra_json_schema={"pattern": QUEUE_PATTERN})]
+Ignored = Annotated[Any, Meta(description="ignored, so that what `get` answers can be posted back")]
 
 
 class LimitBody(msgspec.Struct, forbid_unknown_fields=True):
     """Both numbers, or none."""
 
-    max_concurrent: Number
-    requests_per_min: Number
+    max_concurrent: Annotated[Number, Meta(description="calls in flight at once", examples=[10])]
+    requests_per_min: Annotated[Number, Meta(description="requests admitted in any 60 seconds", examples=[200])]
 
 
 class SetBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What `set` takes. UNSET: left out, keeps its value. The times are read by nobody: `get` answers have them."""
+    """What `set` takes. What is left out keeps its value."""
 
-    client_id: str | None = None
-    tier: Name | None = None
-    rate_limit: LimitBody | UnsetType | None = UNSET
-    allowed_queues: tuple[Name, ...] | UnsetType | None = UNSET
-    enabled: bool | None = None
-    created_at: object = None
-    updated_at: object = None
-    source: object = None
+    client_id: Annotated[
+        str | None,
+        Meta(description="required", examples=["my-service-123"], extra_json_schema={"pattern": CLIENT_ID_PATTERN}),
+    ] = None
+    tier: Annotated[Name | None, Meta(description="one that is not known needs a rate_limit", examples=["premium"])] = (
+        None
+    )
+    rate_limit: Annotated[LimitBody | UnsetType | None, Meta(description="the client's own; null: its tier's")] = UNSET
+    allowed_queues: Annotated[
+        tuple[Name, ...] | UnsetType | None, Meta(description="null or empty: all", examples=[["default"]])
+    ] = UNSET
+    enabled: Annotated[bool | None, Meta(description="a disabled client's new requests are 401")] = None
+    created_at: Ignored = None
+    updated_at: Ignored = None
+    source: Annotated[
+        Any, Meta(description="`tier`, as `get` answered it: limits posted back unchanged stay the tier's")
+    ] = None
 
 
 _SET = msgspec.json.Decoder(SetBody)

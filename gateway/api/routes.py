@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from gateway.api.batch import batch
-from gateway.api.bodies import Decoding
+from gateway.api.decoding import Decoding
 from gateway.api.enqueue import enqueue
 from gateway.api.rate_limit import rate_limit
 from gateway.api.task_rules import Rules

@@ -34,10 +34,12 @@ REFUSED_HEADERS = frozenset(
         "upgrade",
     }
 )
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+KEY = r"[\x21-\x7e]{1,255}"
+_TOKEN = re.compile(HEADER_NAME)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\\]|\s")
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_KEY = re.compile(KEY)
 _QUEUE = re.compile(QUEUE_PATTERN)
 _CACHED_URL_LENGTH = 512
 

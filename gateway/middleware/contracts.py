@@ -1,5 +1,5 @@
 """What the chain hands on about one enqueue, and the two small interfaces it needs of the dispatch side. Values
-and protocols only: decoding is in `gateway.api.bodies`, deciding in the middlewares."""
+and protocols only: decoding is in `gateway.api.decoding`, deciding in the middlewares."""
 
 from collections.abc import Callable
 from typing import Protocol

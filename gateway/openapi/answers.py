@@ -1,0 +1,142 @@
+"""The shape of what is answered, for the OpenAPI document: the handlers build plain dictionaries, and the tests hold
+every answer against these."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from gateway.models import State
+
+Count = Annotated[int, Meta(ge=0)]
+TaskId = Annotated[str, Meta(examples=["01a20d7308f71018f81f2a000000"])]
+ClientId = Annotated[str, Meta(examples=["my-service-123"])]
+Queue = Annotated[str, Meta(examples=["default"])]
+
+
+class Error(Struct):
+    """Every error; some have further members."""
+
+    error: Annotated[str, Meta(description="short and stable, for scripts", examples=["Invalid body"])]
+    message: Annotated[
+        str, Meta(description="what is wrong and what would be right", examples=["$.task.url: is missing"])
+    ]
+
+
+class Limit(Struct):
+    """A policy's two numbers."""
+
+    max_concurrent: Annotated[int, Meta(ge=1, examples=[3])]
+    requests_per_min: Annotated[int, Meta(ge=1, examples=[50])]
+
+
+class Enqueued(Struct):
+    """The task that Redis has now, or had already under this idempotency key."""
+
+    status: Literal["enqueued", "duplicate"]
+    task_id: TaskId
+    queue: Queue
+    client_id: ClientId
+    rate_limit: Annotated[Limit, Meta(description="the policy that was applied")]
+
+
+class BatchItem(Struct):
+    """What became of one task of a batch: a task id, or an error."""
+
+    status: Annotated[int, Meta(examples=[201])]
+    task_id: TaskId | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+    retry_after: Annotated[int, Meta(ge=1, description="seconds")] | UnsetType = UNSET
+
+
+class BatchResult(Struct):
+    """What became of each task, in order."""
+
+    results: list[BatchItem]
+    accepted: Count
+    rejected: Count
+
+
+class TaskAttempt(Struct):
+    """The last call of a task: an HTTP status, or the error that kept it from one."""
+
+    status: int | None
+    error: str | None
+    started_at: datetime | None
+    duration_ms: float
+    body: Annotated[str | None, Meta(description="the first 4 KiB, as text")]
+
+
+class Task(Struct):
+    """A task, and how it stands."""
+
+    task_id: TaskId
+    client_id: ClientId
+    queue: Queue
+    state: State
+    attempts: Count
+    max_retry: Count
+    created_at: datetime
+    run_at: datetime | None
+    next_attempt_at: datetime | None
+    finished_at: datetime | None
+    last_attempt: TaskAttempt | None
+    reason: Annotated[str | None, Meta(description="why a task is dead")]
+
+
+class Usage(Struct):
+    """A client's policy and what it has used of it."""
+
+    client_id: ClientId
+    tier: str
+    rate_limit: Limit
+    source: Literal["client", "tier", "default"]
+    current_usage: Count
+    remaining: Count
+    reset: Annotated[int, Meta(ge=0, description="seconds until something of the window frees")]
+    in_flight: Count
+    queued: Count
+
+
+class Health(Struct):
+    """Redis answers, and so does this process."""
+
+    status: Literal["ok"]
+    redis: str
+    version: str
+    in_flight: Count
+
+
+class Alive(Struct):
+    """The process serves."""
+
+    status: Literal["ok"]
+
+
+class Client(Struct):
+    """A client's settings."""
+
+    client_id: ClientId
+    tier: Annotated[str, Meta(examples=["premium"])]
+    rate_limit: Limit
+    allowed_queues: Annotated[list[str] | None, Meta(description="null: all")]
+    enabled: bool
+    created_at: datetime
+    updated_at: datetime
+    source: Annotated[Literal["client", "tier"], Meta(description="whose numbers `rate_limit` shows")]
+
+
+class Clients(Struct):
+    """All clients, or a page of them, by id."""
+
+    clients: list[Client]
+    count: Annotated[Count, Meta(description="all that match, not only those of the page")]
+    next_cursor: Annotated[str | None, Meta(description="null on the last page")] | UnsetType = UNSET
+
+
+class Tiers(Struct):
+    """Every tier by name."""
+
+    tiers: dict[str, Limit]

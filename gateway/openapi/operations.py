@@ -1,0 +1,185 @@
+"""Every call of the API: where it is, what it takes, what it answers. Bodies are the types that the handlers decode."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.admin.clients import PAGE_MAX, SetBody
+from gateway.api.bodies import BatchBody, EnqueueBody
+from gateway.models import CLIENT_ID_PATTERN
+from gateway.openapi import answers
+
+Schema = dict[str, Any]
+TEXT: Final = "text/plain"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the query, the path or the headers."""
+
+    name: str
+    schema: Schema
+    description: str
+    place: str = "query"
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a status means; ``shape`` is a Struct, None where there is no body, or a media type."""
+
+    meaning: str
+    shape: Any = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method on one path. ``refusals`` are the statuses that answer with an `Error`."""
+
+    method: str
+    path: str
+    summary: str
+    answers: dict[int, Answer]
+    refusals: tuple[int, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    body: Any = None
+    limited: bool = False
+
+    @property
+    def admin(self) -> bool:
+        """Whether it is an operator's."""
+        return self.path.startswith("/admin")
+
+    @property
+    def group(self) -> str:
+        """The heading it stands under."""
+        if self.admin:
+            return "Operators"
+        return "Clients" if self.path.startswith("/v1") else "Health and metrics"
+
+
+REFUSALS: Final = {
+    400: "Malformed; the message names the field by its JSON path, or the parameter",
+    401: "Who asks is not known here, or has no valid key",
+    403: "Not from this address, or not this queue",
+    404: "There is none",
+    408: "The body did not arrive in time",
+    409: "It conflicts with what is there",
+    413: "Larger than MAX_BODY_BYTES, or MAX_BATCH_BYTES for a batch",
+    415: "Declared as something other than JSON",
+    429: "Over the rate limit, or too much waits already; not before Retry-After",
+    503: "Redis is out of reach, full or refuses; not before Retry-After",
+}
+BODY: Final = (400, 408, 413, 415)
+
+_CLIENT_ID: Final[Schema] = {"type": "string", "pattern": CLIENT_ID_PATTERN, "examples": ["my-service-123"]}
+# In a header or a cursor an empty text is none.
+_OPTIONAL: Final[Schema] = {**_CLIENT_ID, "pattern": f"^$|{CLIENT_ID_PATTERN}"}
+_CLIENT: Final = Parameter("client_id", _CLIENT_ID, "whose", required=True)
+_TASK_ID: Final = Parameter(
+    "task_id", {"type": "string", "examples": ["01a20d7308f71018f81f2a000000"]}, "as enqueue answered it", "path", True
+)
+_IN_HEADER: Final = Parameter("X-Client-ID", _OPTIONAL, "instead of `client_id` in the body", "header")
+_KEY: Final = Parameter(
+    "Idempotency-Key", {"type": "string", "pattern": "^[!-~]{0,255}$"}, "instead of `idempotency_key`", "header"
+)
+_TRUTH: Final[Schema] = {"enum": ["true", "false"]}
+
+OPERATIONS: Final = (
+    Operation(
+        "post",
+        "/v1/enqueue",
+        "Have an HTTP call made for a client, now or later",
+        {
+            201: Answer("Redis has the task", answers.Enqueued),
+            200: Answer("Redis had it already under this idempotency key", answers.Enqueued),
+        },
+        (*BODY, 401, 403, 409, 429, 503),
+        (_IN_HEADER, _KEY),
+        EnqueueBody,
+        limited=True,
+    ),
+    Operation(
+        "post",
+        "/v1/enqueue/batch",
+        "The same for up to 1,000 tasks, each judged by itself",
+        {
+            201: Answer("All were accepted", answers.BatchResult),
+            207: Answer("Some were not; each has a status", answers.BatchResult),
+        },
+        (*BODY, 401, 503),
+        (_IN_HEADER,),
+        BatchBody,
+        limited=True,
+    ),
+    Operation(
+        "get",
+        "/v1/tasks/{task_id}",
+        "How a task stands",
+        {200: Answer("The task", answers.Task)},
+        (400, 404, 503),
+        (_TASK_ID, _CLIENT),
+    ),
+    Operation(
+        "delete",
+        "/v1/tasks/{task_id}",
+        "Cancel a task that has not started",
+        {200: Answer("The task, cancelled", answers.Task)},
+        (400, 404, 409, 503),
+        (_TASK_ID, _CLIENT),
+    ),
+    Operation(
+        "get",
+        "/v1/rate-limit",
+        "A client's policy and what it has used of it; consumes nothing",
+        {200: Answer("Policy and use", answers.Usage)},
+        (400, 404, 503),
+        (_CLIENT,),
+        limited=True,
+    ),
+    Operation("get", "/health", "Whether Redis answers", {200: Answer("It does", answers.Health)}, (503,)),
+    Operation("get", "/readyz", "Whether to send requests here", {200: Answer("It is ready", answers.Health)}, (503,)),
+    Operation("get", "/livez", "Whether the process serves", {200: Answer("It does", answers.Alive)}),
+    Operation("get", "/metrics", "Prometheus's text format", {200: Answer("All metrics", TEXT)}),
+    *(
+        Operation(
+            method,
+            "/admin/clients/set",
+            "Create or change a client; what is left out keeps its value",
+            {200: Answer("The whole client", answers.Client)},
+            (*BODY, 401, 403, 503),
+            (),
+            SetBody,
+        )
+        for method in ("post", "put")
+    ),
+    Operation(
+        "get",
+        "/admin/clients/get",
+        "One client",
+        {200: Answer("The client", answers.Client)},
+        (400, 401, 403, 404, 503),
+        (_CLIENT,),
+    ),
+    Operation(
+        "get",
+        "/admin/clients",
+        "All clients, by id",
+        {200: Answer("All, or a page", answers.Clients)},
+        (400, 401, 403, 503),
+        (
+            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}, "clients a page; none: all"),
+            Parameter("cursor", _OPTIONAL, "the `next_cursor` of the page before"),
+            Parameter("tier", {"type": "string"}, "only those of this tier"),
+            Parameter("enabled", _TRUTH, "only those that are, or are not"),
+        ),
+    ),
+    Operation(
+        "delete",
+        "/admin/clients/delete",
+        "Remove a client's settings, whether there are any or not",
+        {204: Answer("There are none now")},
+        (400, 401, 403, 503),
+        (_CLIENT, Parameter("cancel_tasks", _TRUTH, "cancel what waits, too; default false")),
+    ),
+    Operation("get", "/admin/tiers", "The tiers", {200: Answer("Every tier by name", answers.Tiers)}, (401, 403)),
+)

@@ -1,0 +1,114 @@
+"""The OpenAPI document: all there is and nothing else, and what the gateway answers is what it says."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from as_user import BIN, Gateway, plain_environment
+from conftest import ADMIN_KEY, GatewayFactory
+
+from gateway.admin.clients import SetBody
+from gateway.api.bodies import BatchBody, EnqueueBody
+from gateway.openapi.document import document
+from gateway.openapi.operations import OPERATIONS, REFUSALS
+
+ITSELF = {"/openapi.json", "/docs"}
+
+
+async def test_every_route_is_in_it_and_nothing_else(gateway: GatewayFactory) -> None:
+    """The routes of the app and the paths of the document are the same."""
+    gw = await gateway(dispatch=False)
+    app = gw.app
+    routes = {
+        (route.method.lower(), route.resource.canonical)
+        for router in (app.router, *(sub.router for sub in app._subapps))
+        for route in router.routes()
+        if route.resource is not None and route.method not in ("HEAD", "*")
+    }
+    described = {(method, path) for path, methods in document()["paths"].items() for method in methods}
+    assert {(method, path) for method, path in routes if path not in ITSELF} == described
+
+
+def examples(schema: dict[str, Any]) -> dict[str, Any]:
+    """A body made of the first example of each field."""
+    named = document()["components"]["schemas"]
+    made: dict[str, Any] = {}
+    for name, field in schema["properties"].items():
+        inner = [choice["$ref"] for choice in (field, *field.get("anyOf", ())) if "$ref" in choice]
+        if "examples" in field:
+            made[name] = field["examples"][0]
+        elif inner:
+            made[name] = examples(named[inner[0].rsplit("/", 1)[1]])
+        elif field.get("type") == "array" and "$ref" in field["items"]:
+            made[name] = [examples(named[field["items"]["$ref"].rsplit("/", 1)[1]])]
+    return made
+
+
+@pytest.mark.parametrize("shape", [EnqueueBody, BatchBody, SetBody])
+async def test_the_examples_are_taken(gateway: GatewayFactory, shape: type[msgspec.Struct]) -> None:
+    """The body that the examples make up is decoded, and accepted but for the two fields that exclude each other."""
+    gw = await gateway(dispatch=False)
+    body = examples(document()["components"]["schemas"][shape.__name__])
+    msgspec.json.decode(msgspec.json.encode(body), type=shape)
+    for item in (body, *body.get("tasks", ())):
+        item.pop("run_at", None)
+    [operation, *_] = [operation for operation in OPERATIONS if operation.body is shape]
+    status, answer, _ = await gw.admin(operation.method, operation.path, json=body)
+    assert status in operation.answers, answer
+
+
+def test_every_refusal_is_worded() -> None:
+    """Each status that an operation may refuse with has its meaning, and each operation an id of its own."""
+    assert {status for operation in OPERATIONS for status in operation.refusals} == set(REFUSALS)
+    ids = [each["operationId"] for methods in document()["paths"].values() for each in methods.values()]
+    assert len(set(ids)) == len(ids)
+
+
+async def test_the_reference_page_needs_nobody_else(gateway: GatewayFactory) -> None:
+    """No script, no other host, only its own style; every call and every body is on it, every link leads somewhere."""
+    gw = await gateway(dispatch=False)
+    async with gw.client.get("/docs") as answer:
+        page = await answer.text()
+        policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "<script" not in page
+    assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", page)
+    anchors = set(re.findall(r'id="([^"]+)"', page))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= anchors
+    assert {*document()["components"]["schemas"]} <= anchors
+    async with gw.client.get("/openapi.json") as answer:
+        assert (await answer.json()) == document()
+        assert answer.headers["Content-Type"] == "application/json"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Gateway]:
+    with Gateway(tmp_path, ADMIN_API_KEY=ADMIN_KEY, LOG_LEVEL="warning") as gateway:
+        yield gateway
+
+
+def test_what_is_answered_is_what_is_described(running: Gateway, tmp_path: Path) -> None:
+    """schemathesis: whatever it sends, no 5xx, no status, type, header or body that the document does not have, and
+    what violates a schema is refused. (What one field forbids another is in no schema, so valid ones may be refused.)
+    """
+    told = subprocess.run(
+        [
+            *(str(BIN / "schemathesis"), "run", f"{running.url}/openapi.json"),
+            *("-H", f"X-Admin-Key: {ADMIN_KEY}", "--generation-deterministic", "--max-examples", "15"),
+            *("--exclude-checks", "positive_data_acceptance", "--continue-on-failure"),
+            *("--no-color", "--warnings", "off"),
+        ],
+        cwd=tmp_path,
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert told.returncode == 0, told.stdout[-4000:]
+    assert f"Tested: {len(OPERATIONS)}" in told.stdout
+    assert not re.search(r'"level": ?"(?:ERROR|CRITICAL)"', (tmp_path / "gateway.log").read_text())
