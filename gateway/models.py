@@ -221,10 +221,11 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """A client's figures of this moment."""
+    """A client's figures of this moment. ``paused``: the queues that start nothing, "" for all of them."""
 
     window: Window
     in_flight: int
     queued: int
     scheduled: int
     dead: int
+    paused: frozenset[str] = frozenset()

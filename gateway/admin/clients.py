@@ -145,12 +145,16 @@ def _own_limit(body: SetBody, old: Client | None, tier: str, tiers: Mapping[str,
 
 async def get_client(request: web.Request) -> web.StreamResponse:
     """200, or 404."""
-    client_id = client_id_of_query(request)
+    return json_answer(client_body(await existing(request, client_id_of_query(request))))
+
+
+async def existing(request: web.Request, client_id: str) -> Client:
+    """The client; raises `NotFound`."""
     client = await request.app[AppKeys.STORE].clients.get(client_id)
     if client is None:
         message = f"client {client_id} does not exist"
         raise NotFound(message, error="Client not found")
-    return json_answer(client_body(client))
+    return client
 
 
 async def list_clients(request: web.Request) -> web.StreamResponse:

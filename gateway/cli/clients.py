@@ -16,9 +16,11 @@ from gateway.cli.output import FAILED, CallFailed, Json, Misused, complain, repo
 app = typer.Typer(help="Show and change the clients of a running gateway.", no_args_is_help=True, rich_markup_mode=None)
 
 ClientId = Annotated[str, typer.Argument(metavar="ID", help="client id")]
+Queue = Annotated[str | None, typer.Option(help="only this queue; all of them unless given", show_default=False)]
 Enabled = Annotated[bool | None, typer.Option("--enabled/--disabled", show_default=False)]
 
 _COLUMNS = ("client", "tier", "max_concurrent", "requests_per_min", "source", "queues", "enabled", "updated")
+_FIGURES = ("client", "paused", "admitted", "in_flight", "queued", "scheduled", "dead")
 # Refusals that every further line would meet too.
 _HOPELESS = {None, 401, 403, 404, 405}
 
@@ -111,6 +113,28 @@ def delete_client(
         typer.echo(f"deleted {client_id}")
 
 
+@app.command("pause")
+@reported
+def pause_client(client_id: ClientId, queue: Queue = None, as_json: Json = False) -> None:
+    """Start nothing more of a client, or of one of its queues; what runs goes on."""
+    _flow("pause", client_id, queue, as_json=as_json)
+
+
+@app.command("resume")
+@reported
+def resume_client(client_id: ClientId, queue: Queue = None, as_json: Json = False) -> None:
+    """Start again what was paused."""
+    _flow("resume", client_id, queue, as_json=as_json)
+
+
+@app.command("usage")
+@reported
+def show_usage(client_id: ClientId, as_json: Json = False) -> None:
+    """Show how a client stands: what it has used, what runs, what waits."""
+    with AdminApi() as api:
+        _show_figures(api.call("GET", "/admin/clients/usage", query={"client_id": client_id}), as_json=as_json)
+
+
 @app.command("import")
 @reported
 def import_clients(
@@ -136,6 +160,24 @@ def import_clients(
         typer.echo(f"{done} imported, {len(failures)} failed")
     if failures:
         raise typer.Exit(FAILED)
+
+
+def _flow(action: str, client_id: str, queue: str | None, *, as_json: bool) -> None:
+    query = {"client_id": client_id} | ({"queue": queue} if queue else {})
+    with AdminApi() as api:
+        _show_figures(api.call("POST", f"/admin/clients/{action}", query=query), as_json=as_json)
+
+
+def _show_figures(answer: Any, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(answer.text)
+        return
+    seen = answer.data
+    paused = "all" if seen["paused"] else ", ".join(seen["paused_queues"]) or "none"
+    used = f"{seen['current_usage']} of {seen['rate_limit']['requests_per_min']}"
+    running = f"{seen['in_flight']} of {seen['rate_limit']['max_concurrent']}"
+    counts = (str(seen[name]) for name in ("queued", "scheduled", "dead"))
+    table(_FIGURES, [(seen["client_id"], paused, used, running, *counts)])
 
 
 def _send(api: AdminApi, entry: Entry) -> str | None:

@@ -136,6 +136,21 @@ class Clients(Struct):
     next_cursor: Annotated[str | None, Meta(description="null on the last page")] | UnsetType = UNSET
 
 
+class Figures(Struct):
+    """How a client stands at this moment."""
+
+    client_id: ClientId
+    tier: str
+    rate_limit: Limit
+    paused: Annotated[bool, Meta(description="whether none of its queues starts anything")]
+    paused_queues: Annotated[list[str], Meta(description="those that are paused one by one")]
+    current_usage: Annotated[Count, Meta(description="requests admitted in the window")]
+    in_flight: Annotated[Count, Meta(description="calls open, over all replicas")]
+    queued: Count
+    scheduled: Annotated[Count, Meta(description="delayed tasks and retries")]
+    dead: Count
+
+
 class Tiers(Struct):
     """Every tier by name."""
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from gateway.admin.clients import PAGE_MAX, SetBody
 from gateway.api.bodies import BatchBody, EnqueueBody
-from gateway.models import CLIENT_ID_PATTERN
+from gateway.models import CLIENT_ID_PATTERN, QUEUE_PATTERN
 from gateway.openapi import answers
 
 Schema = dict[str, Any]
@@ -82,6 +82,7 @@ _IN_HEADER: Final = Parameter("X-Client-ID", _OPTIONAL, "instead of `client_id` 
 _KEY: Final = Parameter(
     "Idempotency-Key", {"type": "string", "pattern": "^[!-~]{0,255}$"}, "instead of `idempotency_key`", "header"
 )
+_QUEUE: Final[Schema] = {"type": "string", "pattern": f"^$|{QUEUE_PATTERN}"}
 _TRUTH: Final[Schema] = {"enum": ["true", "false"]}
 
 OPERATIONS: Final = (
@@ -180,6 +181,28 @@ OPERATIONS: Final = (
         {204: Answer("There are none now")},
         (400, 401, 403, 503),
         (_CLIENT, Parameter("cancel_tasks", _TRUTH, "cancel what waits, too; default false")),
+    ),
+    *(
+        Operation(
+            "post",
+            f"/admin/clients/{action}",
+            summary,
+            {200: Answer("How the client stands now", answers.Figures)},
+            (400, 401, 403, 404, 503),
+            (_CLIENT, Parameter("queue", _QUEUE, "only this queue; none: all of them")),
+        )
+        for action, summary in (
+            ("pause", "Start none of a client's waiting tasks; what runs goes on, what is enqueued is accepted"),
+            ("resume", "Start them again"),
+        )
+    ),
+    Operation(
+        "get",
+        "/admin/clients/usage",
+        "How a client stands at this moment",
+        {200: Answer("Its figures", answers.Figures)},
+        (400, 401, 403, 404, 503),
+        (_CLIENT,),
     ),
     Operation("get", "/admin/tiers", "The tiers", {200: Answer("Every tier by name", answers.Tiers)}, (401, 403)),
 )

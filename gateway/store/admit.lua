@@ -46,7 +46,10 @@ local function decide(limit, cost, size, queue, idempotency_key, fingerprint)
   end
   if crowded then return MANY_CLIENTS, '' end
   if not has_queue(queue) then
-    local used = redis.call('HLEN', queues_key) - redis.call('HEXISTS', queues_key, '')
+    local used = 0
+    for _, name in ipairs(redis.call('HKEYS', queues_key)) do
+      if string.find(name, '^[^!]') then used = used + 1 end
+    end
     if used >= MAX_QUEUES then return MANY_QUEUES, '' end
   end
   if window.used + cost > limit then return LIMITED, tostring(wait_for(window, cost, limit)) end

@@ -15,11 +15,12 @@ local function differs(kind, detail, mend)
   mends[#mends + 1] = mend
 end
 
-local queues, in_flight = read_queues()
+local queues, in_flight, _, is_paused = read_queues()
 local entries, waits = 0, false
 for _, queue in ipairs(queues) do
   entries = entries + redis.call('XLEN', queue.key)
-  waits = waits or redis.call('XRANGE', queue.key, '(' .. queue.last, '+', 'COUNT', 1)[1] ~= nil
+  waits = waits or not is_paused(queue.name)
+    and redis.call('XRANGE', queue.key, '(' .. queue.last, '+', 'COUNT', 1)[1] ~= nil
   for _, row in ipairs(queue.pending > 0 and redis.call('XPENDING', queue.key, group, '-', '+', MOST) or {}) do
     local entry = redis.call('XRANGE', queue.key, row[1], row[1])[1]
     if not entry or redis.call('EXISTS', task_key(entry[2][2])) == 0 then
@@ -40,7 +41,7 @@ for _, id in ipairs(redis.call('ZRANGE', returned_key, 0, MOST - 1)) do
       redis.call('ZREM', returned_key, id)
     end)
   else
-    waits = true
+    waits = waits or not is_paused(record[QUEUE])
   end
 end
 
@@ -116,7 +117,10 @@ end
 local since = tonumber(redis.call('ZSCORE', active_key, client)) or 0
 if counted == 0 and since > 0 and now_ms - since > IDLE_MS then
   for _, queue in ipairs(queues) do redis.call('DEL', queue.key) end
-  redis.call('DEL', queues_key, depth_key)
+  for _, field in ipairs(redis.call('HKEYS', queues_key)) do
+    if string.sub(field, 1, 1) ~= '!' then redis.call('HDEL', queues_key, field) end
+  end
+  redis.call('DEL', depth_key)
   if redis.call('EXISTS', dead_key) == 0 then redis.call('ZREM', active_key, client) end
 end
 return found

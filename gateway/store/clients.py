@@ -147,6 +147,10 @@ class Clients:
             cancelled += gone
         return cancelled
 
+    async def pause(self, client_id: str, queue: str = "", *, paused: bool) -> bool:
+        """Have the client, or one of its queues, start nothing more, or start again; returns whether that is news."""
+        return bool(await self._runner.run("pause", client_id, queue, int(paused)))
+
     async def page(self, *, after: str | None, limit: int | None, tier: str | None, enabled: bool | None) -> ClientPage:
         """Clients by id after ``after``, all of them where ``limit`` is None."""
         if monotonic() - self._adopted_at > CACHE_SECONDS:

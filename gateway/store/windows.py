@@ -13,8 +13,15 @@ class Windows:
 
     async def usage(self, client_id: str) -> Usage:
         """What of the window is used, what is in flight and what waits, by Redis's clock."""
-        now, used, reset, in_flight, queued, scheduled, dead = await self._runner.run(
+        now, used, reset, in_flight, queued, scheduled, dead, *paused = await self._runner.run(
             "usage", client_id, self._algorithm
         )
         window = Window(used=used, reset=reset, now=int(now) / 1_000_000)
-        return Usage(window=window, in_flight=in_flight, queued=queued, scheduled=scheduled, dead=dead)
+        return Usage(
+            window=window,
+            in_flight=in_flight,
+            queued=queued,
+            scheduled=scheduled,
+            dead=dead,
+            paused=frozenset(queue.decode() for queue in paused),
+        )

@@ -13,14 +13,17 @@ local function limit_now()
   return type(config['tier']) == 'string' and tiers[config['tier']] or own or tiers['default']
 end
 
--- The client's streams: {name, key, pending, last (delivered id), pass}; and their pending in all.
+-- The client's streams: {name, key, pending, last (delivered id), pass}; their pending in all; the virtual time they have
+-- come to; and whether a queue is paused.
 local function read_queues()
-  local list, in_flight = {}, 0
+  local list, in_flight, paused = {}, 0, {}
   local stored = redis.call('HGETALL', queues_key)
   local virtual = 0
   for i = 1, #stored, 2 do
     if stored[i] == '' then
       virtual = tonumber(stored[i + 1])
+    elseif string.sub(stored[i], 1, 1) == '!' then -- see pause.lua
+      paused[string.sub(stored[i], 2)] = true
     else
       local key = stream_key(stored[i])
       local groups = redis.pcall('XINFO', 'GROUPS', key)
@@ -39,7 +42,7 @@ local function read_queues()
       end
     end
   end
-  return list, in_flight, virtual
+  return list, in_flight, virtual, function(queue) return paused[''] or paused[queue] or false end
 end
 
 local function expired(record)
@@ -49,13 +52,13 @@ end
 -- Returns {limit, in_flight, more, id, entry, fence, packed, …}; takes the client off `ready` or leaves it there, to match.
 local function claim(consumer, want)
   local limit = limit_now()
-  local queues, in_flight, virtual = read_queues()
+  local queues, in_flight, virtual, is_paused = read_queues()
   local out, claimed, buried = { 0, 0, 0 }, 0, 0
   local more, blocked = false, {}
 
   local function fits(record)
     local bound = record[BOUND] > 0 and record[BOUND] or limit
-    return in_flight < bound
+    return in_flight < bound and not is_paused(record[QUEUE])
   end
   local function started(id, record, packed, entry, fence)
     claimed = claimed + 1
@@ -156,8 +159,8 @@ local function claim(consumer, want)
   end
 
   if more then redis.call('ZADD', ready_key, now_ms, client) else redis.call('ZREM', ready_key, client) end
-  -- At its limit the client needs no waking by admit: whatever frees a slot looks again.
-  if in_flight >= limit then
+  -- At its limit the client needs no waking by admit: whatever frees a slot looks again, and so does a resume.
+  if in_flight >= limit or is_paused('') then
     redis.call('HSET', depth_key, 'full', 1)
   else
     redis.call('HDEL', depth_key, 'full')
