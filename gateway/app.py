@@ -16,6 +16,7 @@ from aiohttp import web
 from gateway import metrics
 from gateway.addresses import redis_hosts
 from gateway.admin import clients as admin_clients
+from gateway.admin import dead as admin_dead
 from gateway.admin import flow as admin_flow
 from gateway.admin import tiers as admin_tiers
 from gateway.api import health
@@ -82,6 +83,7 @@ def _add_admin(
     admin = _with_parts(web.Application(middlewares=ADMIN(settings)), settings, store, dispatcher, guard)
     admin.add_routes(admin_clients.ROUTES)
     admin.add_routes(admin_flow.ROUTES)
+    admin.add_routes(admin_dead.ROUTES)
     admin.add_routes(admin_tiers.ROUTES)
     app.add_subapp("/admin", admin)
 

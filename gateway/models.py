@@ -220,6 +220,41 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
 
 
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A task that was given up, and what it was to call."""
+
+    view: TaskView
+    method: str
+    url: str
+
+
+class DeadFilter(msgspec.Struct, frozen=True):
+    """Which dead letters: all conditions that are given hold. ``error`` is part of the reason or of the last attempt's
+    error, or its status; ``after`` (included) and ``before`` are when it died, in Unix ms."""
+
+    task_id: str | None = None
+    error: str | None = None
+    after: int | None = None
+    before: int | None = None
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Whether the dead letter is one of these."""
+        view = letter.view
+        died = view.finished_at or 0
+        last = view.last_attempt
+        told = f"{view.reason or ''}\n{last.error or '' if last else ''}".lower()
+        return (
+            (self.task_id is None or view.task_id == self.task_id)
+            and (self.after is None or died >= self.after)
+            and (self.before is None or died < self.before)
+            and (
+                self.error is None
+                or self.error.lower() in told
+                or (last is not None and self.error == str(last.status))
+            )
+        )
+
+
 class Usage(msgspec.Struct, frozen=True):
     """A client's figures of this moment. ``paused``: the queues that start nothing, "" for all of them."""
 

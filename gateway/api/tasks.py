@@ -1,14 +1,12 @@
 """`GET` and `DELETE /v1/tasks/{task_id}`: how a task stands, and its end before its start."""
 
-from typing import Any
-
 from aiohttp import web
 
 from gateway.errors import Conflict, NotFound
 from gateway.keys import AppKeys
-from gateway.middleware.answers import json_answer, rfc3339
+from gateway.middleware.answers import json_answer, task_body
 from gateway.middleware.reading import client_id_of_query
-from gateway.models import Attempt, State, TaskView
+from gateway.models import State
 
 
 async def get_task(request: web.Request) -> web.StreamResponse:
@@ -36,34 +34,6 @@ async def cancel_task(request: web.Request) -> web.StreamResponse:
             extra={"task_id": view.task_id, "state": view.state.value},
         )
     return json_answer(task_body(view))
-
-
-def task_body(view: TaskView) -> dict[str, Any]:
-    """A task as the API shows it."""
-    return {
-        "task_id": view.task_id,
-        "client_id": view.client_id,
-        "queue": view.queue,
-        "state": view.state.value,
-        "attempts": view.attempts,
-        "max_retry": view.max_retry,
-        "created_at": rfc3339(view.created_at),
-        "run_at": rfc3339(view.run_at),
-        "next_attempt_at": rfc3339(view.next_attempt_at),
-        "finished_at": rfc3339(view.finished_at),
-        "last_attempt": None if view.last_attempt is None else _attempt_body(view.last_attempt),
-        "reason": view.reason,
-    }
-
-
-def _attempt_body(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "status": attempt.status,
-        "error": attempt.error,
-        "started_at": rfc3339(attempt.started_at),
-        "duration_ms": attempt.duration_ms,
-        "body": attempt.body,
-    }
 
 
 def _unknown(client_id: str, task_id: str) -> NotFound:

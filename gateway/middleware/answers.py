@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 
 from gateway.errors import GatewayError
-from gateway.models import RateLimit
+from gateway.models import Attempt, RateLimit, TaskView
 
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS
 
@@ -46,3 +46,31 @@ def rfc3339(milliseconds: int | None) -> str | None:
 def limit_body(limit: RateLimit) -> dict[str, int]:
     """A policy's two numbers as every answer shows them."""
     return {"max_concurrent": limit.max_concurrent, "requests_per_min": limit.requests_per_min}
+
+
+def task_body(view: TaskView) -> dict[str, Any]:
+    """A task as the API shows it."""
+    return {
+        "task_id": view.task_id,
+        "client_id": view.client_id,
+        "queue": view.queue,
+        "state": view.state.value,
+        "attempts": view.attempts,
+        "max_retry": view.max_retry,
+        "created_at": rfc3339(view.created_at),
+        "run_at": rfc3339(view.run_at),
+        "next_attempt_at": rfc3339(view.next_attempt_at),
+        "finished_at": rfc3339(view.finished_at),
+        "last_attempt": None if view.last_attempt is None else _attempt_body(view.last_attempt),
+        "reason": view.reason,
+    }
+
+
+def _attempt_body(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "status": attempt.status,
+        "error": attempt.error,
+        "started_at": rfc3339(attempt.started_at),
+        "duration_ms": attempt.duration_ms,
+        "body": attempt.body,
+    }

@@ -151,6 +151,27 @@ class Figures(Struct):
     dead: Count
 
 
+class DeadTask(Task):
+    """A task that was given up, and what it was to call."""
+
+    method: str
+    url: Annotated[str, Meta(description="without the values of its query")]
+
+
+class DeadTasks(Struct):
+    """A page of dead letters, newest first."""
+
+    tasks: list[DeadTask]
+    next_cursor: Annotated[str | None, Meta(description="null on the last page; a short page may have one")]
+
+
+class Done(Struct):
+    """How many tasks it was done to."""
+
+    client_id: ClientId
+    tasks: Count
+
+
 class Tiers(Struct):
     """Every tier by name."""
 

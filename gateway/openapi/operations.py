@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.admin.clients import PAGE_MAX, SetBody
+from gateway.admin.dead import PAGE_MAX as DEAD_MAX
 from gateway.api.bodies import BatchBody, EnqueueBody
 from gateway.models import CLIENT_ID_PATTERN, QUEUE_PATTERN
 from gateway.openapi import answers
@@ -84,6 +85,14 @@ _KEY: Final = Parameter(
 )
 _QUEUE: Final[Schema] = {"type": "string", "pattern": f"^$|{QUEUE_PATTERN}"}
 _TRUTH: Final[Schema] = {"enum": ["true", "false"]}
+_MOMENT: Final[Schema] = {"type": "string", "format": "date-time"}
+_DEAD: Final = (
+    _CLIENT,
+    Parameter("task_id", {"type": "string"}, "only this one"),
+    Parameter("error", {"type": "string"}, "only those whose reason or error has this in it, or whose status it is"),
+    Parameter("after", _MOMENT, "only those that died then or later"),
+    Parameter("before", _MOMENT, "only those that died earlier"),
+)
 
 OPERATIONS: Final = (
     Operation(
@@ -203,6 +212,34 @@ OPERATIONS: Final = (
         {200: Answer("Its figures", answers.Figures)},
         (400, 401, 403, 404, 503),
         (_CLIENT,),
+    ),
+    Operation(
+        "get",
+        "/admin/dead",
+        "A client's dead letters, newest first",
+        {200: Answer("A page of them", answers.DeadTasks)},
+        (400, 401, 403, 503),
+        (
+            *_DEAD,
+            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": DEAD_MAX}, "tasks a page; default 50"),
+            Parameter("cursor", {"type": "string"}, "the `next_cursor` of the page before"),
+        ),
+    ),
+    Operation(
+        "post",
+        "/admin/dead/replay",
+        "Queue dead letters again, oldest first, as if they had just been enqueued",
+        {200: Answer("How many", answers.Done)},
+        (400, 401, 403, 503),
+        _DEAD,
+    ),
+    Operation(
+        "delete",
+        "/admin/dead",
+        "Remove dead letters for good",
+        {200: Answer("How many", answers.Done)},
+        (400, 401, 403, 503),
+        _DEAD,
     ),
     Operation("get", "/admin/tiers", "The tiers", {200: Answer("Every tier by name", answers.Tiers)}, (401, 403)),
 )

@@ -18,6 +18,7 @@ from gateway.store.claims import Claims
 from gateway.store.clients import Clients
 from gateway.store.cluster import RedisCluster
 from gateway.store.connection import Deployment, SingleRedis, too_old
+from gateway.store.dead import DeadLetters
 from gateway.store.doorbell import Doorbell
 from gateway.store.durability import seal
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
@@ -44,6 +45,7 @@ class Store:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self.clients = Clients(api, settings)
         self.tasks = Tasks(api, self.clients, settings)
+        self.dead = DeadLetters(api)
         self.windows = Windows(api, settings.window_algorithm)
         self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self.clients.forget)
         self.claims = Claims(dispatch, self.consumer, self.doorbell)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from gateway.models import Attempt, ClaimedTask, State, TaskSpec, TaskView
+from gateway.models import Attempt, ClaimedTask, DeadLetter, State, TaskSpec, TaskView
 
 _MUTABLE = 11
 
@@ -114,6 +114,12 @@ def claimed(task_id: bytes, entry: bytes, fence: int, packed: bytes, now: int) -
 def encode_attempt(attempt: Attempt) -> bytes:
     """An attempt as the record keeps it."""
     return msgspec.json.encode(attempt)
+
+
+def dead_letter(task_id: str, packed: bytes) -> DeadLetter:
+    """A dead task as operators see it."""
+    record = _decode(packed)
+    return DeadLetter(view(task_id, packed, running=False), record.method, record.url)
 
 
 def view(task_id: str, packed: bytes, *, running: bool) -> TaskView:

@@ -1,0 +1,88 @@
+"""`/admin/dead`: what was given up, by client, error and time; looked at, put back on its queue, removed for good."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from gateway.errors import InvalidBody
+from gateway.keys import AppKeys
+from gateway.middleware.answers import json_answer, task_body
+from gateway.middleware.reading import client_id_of_query, query
+from gateway.models import DeadFilter, DeadLetter
+
+log = structlog.get_logger()
+
+PAGE = 50
+PAGE_MAX = 500
+_FILTERS = ("client_id", "task_id", "error", "after", "before")
+_LISTING = (*_FILTERS, "limit", "cursor")
+
+
+async def list_dead(request: web.Request) -> web.StreamResponse:
+    """200 with a page, newest first; a page may be short of its limit where few match, and still have a next."""
+    client_id = client_id_of_query(request, _LISTING)
+    limit = _limit(query(request, "limit", _LISTING))
+    cursor = query(request, "cursor", _LISTING)
+    wanted = _wanted(request, _LISTING)
+    page = await request.app[AppKeys.STORE].dead.page(client_id, wanted, cursor=cursor, limit=limit)
+    return json_answer({"tasks": [_body(letter) for letter in page.letters], "next_cursor": page.next_cursor})
+
+
+async def replay(request: web.Request) -> web.StreamResponse:
+    """200 with how many are queued again, as if they had just been enqueued."""
+    return await _do(request, "replay")
+
+
+async def purge(request: web.Request) -> web.StreamResponse:
+    """200 with how many were removed."""
+    return await _do(request, "purge")
+
+
+async def _do(request: web.Request, action: str) -> web.StreamResponse:
+    client_id = client_id_of_query(request, _FILTERS)
+    wanted = _wanted(request, _FILTERS)
+    dead = request.app[AppKeys.STORE].dead
+    done = await (dead.replay if action == "replay" else dead.purge)(client_id, wanted)
+    log.info("admin_action", action=f"{action}_dead", client=client_id, tier=None, tasks=done)
+    return json_answer({"client_id": client_id, "tasks": done})
+
+
+def _wanted(request: web.Request, known: tuple[str, ...]) -> DeadFilter:
+    after, before = (_moment(name, query(request, name, known)) for name in ("after", "before"))
+    return DeadFilter(query(request, "task_id", known), query(request, "error", known), after, before)
+
+
+def _moment(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        msg = f"{name}: must be an RFC 3339 time such as 2024-01-15T10:30:00Z (a + in it as %2B)"
+        raise InvalidBody(msg, error="Invalid query")
+    return int(moment.astimezone(UTC).timestamp() * 1000)
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return PAGE
+    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= PAGE_MAX):
+        message = f"limit: must be a whole number from 1 to {PAGE_MAX}"
+        raise InvalidBody(message, error="Invalid query")
+    return int(text)
+
+
+def _body(letter: DeadLetter) -> dict[str, Any]:
+    url, question, _ = letter.url.partition("?")  # what a query holds may be a secret
+    return {**task_body(letter.view), "method": letter.method, "url": f"{url}{question}{'…' if question else ''}"}
+
+
+ROUTES = (
+    web.get("/dead", list_dead),
+    web.delete("/dead", purge),
+    web.post("/dead/replay", replay),
+)
