@@ -18,6 +18,7 @@ from gateway.addresses import redis_hosts
 from gateway.admin import clients as admin_clients
 from gateway.admin import dead as admin_dead
 from gateway.admin import flow as admin_flow
+from gateway.admin import replicas as admin_replicas
 from gateway.admin import tiers as admin_tiers
 from gateway.api import health
 from gateway.api.routes import client_routes
@@ -30,6 +31,7 @@ from gateway.middleware.chains import ADMIN, APP
 from gateway.middleware.contracts import Dispatching, TargetCheck
 from gateway.middleware.listening import Runner
 from gateway.openapi.routes import ROUTES as DOCUMENTATION
+from gateway.presence import presence
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.embedded import EmbeddedValkey, warn_if_redis_elsewhere
@@ -84,6 +86,7 @@ def _add_admin(
     admin.add_routes(admin_clients.ROUTES)
     admin.add_routes(admin_flow.ROUTES)
     admin.add_routes(admin_dead.ROUTES)
+    admin.add_routes(admin_replicas.ROUTES)
     admin.add_routes(admin_tiers.ROUTES)
     app.add_subapp("/admin", admin)
 
@@ -179,6 +182,7 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
         urls = await _listen(stack, settings, store, dispatcher, guard)
         if dispatcher is not None:
             await stack.enter_async_context(dispatcher)
+        await stack.enter_async_context(presence(store, settings, dispatcher))
         yield urls
 
 

@@ -220,6 +220,18 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """A task and what stands before it: whether it is paused, its client's calls in flight and its bound on them, how
+    many tasks are ahead of it in its queue, and (some of) those in flight."""
+
+    view: TaskView
+    paused: bool
+    in_flight: int
+    bound: int
+    ahead: int
+    holders: list[str]
+
+
 class DeadLetter(msgspec.Struct, frozen=True):
     """A task that was given up, and what it was to call."""
 

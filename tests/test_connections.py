@@ -17,7 +17,8 @@ from topologies import Server, binaries, server
 
 import gateway.store
 from gateway.errors import StoreUnavailable
-from gateway.models import State, Verdict
+from gateway.models import DeadFilter, State, Verdict
+from gateway.presence import presence
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.connection import too_old
@@ -76,8 +77,30 @@ async def round_trip(store: Store) -> None:
     page = await store.clients.page(after=None, limit=None, tier=None, enabled=None)
     assert page.count == 1
     await store.clients.update("acme", lambda client: client or store.clients.new("acme"))
+    await operate(store)
     await admit(store)
     assert await store.clients.delete("acme", cancel_tasks=True) == 1
+
+
+async def operate(store: Store) -> None:
+    """What operators ask for: a pause, dead letters, explanations, who is there."""
+    for paused in (True, False):
+        assert await store.clients.pause("acme", paused=paused)
+    dead = await admit(store)
+    (task,) = (await store.claims.claim("acme", 1)).tasks
+    await store.claims.finish(task, outcome(Verdict.REFUSED, 404), retry_in=None)
+    assert (await store.dead.page("acme", DeadFilter(), cursor=dead, limit=1)).letters == []
+    assert await store.dead.replay("acme", DeadFilter()) == 1
+    assert await store.tasks.explain("acme", dead) is not None
+    (task,) = (await store.claims.claim("acme", 1)).tasks
+    await store.claims.finish(task, outcome(Verdict.REFUSED, 404), retry_in=None)
+    assert await store.dead.purge("acme", DeadFilter()) == 1
+    async with presence(store, Settings.load({}), None):
+
+        async def seen() -> bool:
+            return len(await store.replicas.all()) == 1
+
+        await until(seen)
 
 
 async def test_over_tcp_and_a_unix_socket_a_task_goes_its_whole_way(redis_server: Server) -> None:
@@ -164,7 +187,19 @@ def test_the_documented_acl_names_what_the_scripts_call() -> None:
         for path in scripts.rglob("*.lua")
         for name in re.findall(r"redis\.p?call\('([A-Z]+)'", path.read_text())
     }
-    outside = {"evalsha", "eval", "mget", "scan", "ping", "info", "config", "client", "subscribe", "publish"}
+    outside = {
+        "evalsha",
+        "eval",
+        "mget",
+        "scan",
+        "zrevrank",
+        "ping",
+        "info",
+        "config",
+        "client",
+        "subscribe",
+        "publish",
+    }
     several = {"ssubscribe", "spublish", "asking", "cluster", "role", "wait", "waitaof"}
     allowed = {rule[1:].partition("|")[0] for rule in minimal_acl() if rule.startswith("+")}
     assert allowed == called | outside | several

@@ -86,6 +86,50 @@ class Task(Struct):
     reason: Annotated[str | None, Meta(description="why a task is dead")]
 
 
+class Explanation(Struct):
+    """What holds a task now."""
+
+    task_id: TaskId
+    client_id: ClientId
+    queue: Queue
+    state: State
+    constraint: Literal[
+        "not_due",
+        "waiting_to_retry",
+        "paused",
+        "no_dispatcher",
+        "concurrency",
+        "behind",
+        "starting",
+        "running",
+        "ended",
+    ]
+    message: Annotated[str, Meta(description="the same in words")]
+    since: Annotated[datetime | None, Meta(description="as far as it is known")]
+    until: Annotated[datetime | None, Meta(description="where it is certain")]
+    in_flight: Annotated[Count, Meta(description="the client's calls, over all replicas")]
+    max_concurrent: Annotated[int, Meta(description="its bound on them, or the task's own")]
+    blocking: Annotated[list[str], Meta(description="with `concurrency`, the first tasks in flight")]
+
+
+class Replica(Struct):
+    """A process of the gateway, as it last told."""
+
+    name: str
+    version: str
+    role: Literal["all", "api", "dispatcher", "admin"]
+    started_at: datetime
+    seen_at: datetime
+    in_flight: Count
+    max_in_flight: Count
+
+
+class Replicas(Struct):
+    """The processes that were seen lately."""
+
+    replicas: list[Replica]
+
+
 class Usage(Struct):
     """A client's policy and what it has used of it."""
 

@@ -137,6 +137,17 @@ OPERATIONS: Final = (
         (400, 404, 409, 503),
         (_TASK_ID, _CLIENT),
     ),
+    *(
+        Operation(
+            "get",
+            f"{root}/tasks/{{task_id}}/explain",
+            "Why a task is where it is",
+            {200: Answer("What holds it now", answers.Explanation)},
+            (400, 404, 503, *refusals),
+            (_TASK_ID, _CLIENT),
+        )
+        for root, refusals in (("/v1", ()), ("/admin", (401, 403)))
+    ),
     Operation(
         "get",
         "/v1/rate-limit",
@@ -240,6 +251,13 @@ OPERATIONS: Final = (
         {200: Answer("How many", answers.Done)},
         (400, 401, 403, 503),
         _DEAD,
+    ),
+    Operation(
+        "get",
+        "/admin/replicas",
+        "The processes on this Redis",
+        {200: Answer("Those that were seen lately", answers.Replicas)},
+        (401, 403, 503),
     ),
     Operation("get", "/admin/tiers", "The tiers", {200: Answer("Every tier by name", answers.Tiers)}, (401, 403)),
 )

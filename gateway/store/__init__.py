@@ -22,6 +22,7 @@ from gateway.store.dead import DeadLetters
 from gateway.store.doorbell import Doorbell
 from gateway.store.durability import seal
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
+from gateway.store.replicas import Replicas
 from gateway.store.scripts import Runner, pack_policy
 from gateway.store.sentinel import RedisSentinel
 from gateway.store.tasks import Tasks
@@ -46,6 +47,7 @@ class Store:
         self.clients = Clients(api, settings)
         self.tasks = Tasks(api, self.clients, settings)
         self.dead = DeadLetters(api)
+        self.replicas = Replicas(api)
         self.windows = Windows(api, settings.window_algorithm)
         self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self.clients.forget)
         self.claims = Claims(dispatch, self.consumer, self.doorbell)

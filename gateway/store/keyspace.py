@@ -66,6 +66,15 @@ class Keyspace:
         """Sorted set, all scores 0: the ids of known clients, for listing in order."""
         return self._key("clients", partition)
 
+    @property
+    def replicas(self) -> str:
+        """Sorted set: the names of gateways by when they were last seen, in s."""
+        return self._key("replicas", 0)
+
+    def replica(self, name: str) -> str:
+        """String: what a gateway says of itself, as JSON; gone when it is."""
+        return self._key(f"replica:{name}", 0)
+
     def config(self, client_id: str) -> str:
         """String: a client's settings as JSON."""
         return self._key(f"client_config:{client_id}", self.partition(client_id))

@@ -1,0 +1,37 @@
+"""`/admin/replicas`: the processes on this Redis. `/admin/tasks/{task_id}/explain`: what holds a task now."""
+
+from aiohttp import web
+
+from gateway.keys import AppKeys
+from gateway.middleware.answers import json_answer, rfc3339
+from gateway.middleware.explanation import answer_explanation
+from gateway.middleware.reading import client_id_of_query
+
+
+async def list_replicas(request: web.Request) -> web.StreamResponse:
+    """200 with those that were seen within three of their beats."""
+    replicas = await request.app[AppKeys.STORE].replicas.all()
+    body = [
+        {
+            "name": replica.name,
+            "version": replica.version,
+            "role": replica.role,
+            "started_at": rfc3339(replica.started_at),
+            "seen_at": rfc3339(replica.seen_at),
+            "in_flight": replica.in_flight,
+            "max_in_flight": replica.max_in_flight,
+        }
+        for replica in replicas
+    ]
+    return json_answer({"replicas": body})
+
+
+async def explain(request: web.Request) -> web.StreamResponse:
+    """200 with the constraint, 404 for a task the client does not have."""
+    return await answer_explanation(request, client_id_of_query(request), request.match_info["task_id"])
+
+
+ROUTES = (
+    web.get("/replicas", list_replicas),
+    web.get("/tasks/{task_id}/explain", explain),
+)

@@ -1,0 +1,99 @@
+"""Why a task does not run: each constraint by name, from the store over every deployment, and over HTTP."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from conftest import GatewayFactory, Target, until
+from deployments import Deployment
+from test_store import admit, limit, one_claim, outcome
+
+from gateway.middleware.explanation import explanation
+from gateway.models import Verdict
+from gateway.presence import presence
+from gateway.settings import Settings
+from gateway.store import Store
+
+
+@pytest.fixture
+async def store(deployment: Deployment) -> AsyncIterator[Store]:
+    async with deployment.store() as opened:
+        await limit(opened, "acme", 2)
+        yield opened
+
+
+async def explained(store: Store, task_id: str, *, alive: bool = True) -> dict[str, Any]:
+    standing = await store.tasks.explain("acme", task_id)
+    assert standing is not None
+    return explanation(standing, alive=alive)
+
+
+async def test_each_constraint_is_named(store: Store) -> None:
+    """One after the other: not due, starting, behind, no dispatcher, at its limit, running, paused, retrying, ended."""
+    later = await explained(store, await admit(store, delay=60))
+    assert (later["constraint"], later["until"] > later["since"]) == ("not_due", True)
+    first, second, third = [await admit(store) for _ in range(3)]
+    assert (await explained(store, first))["constraint"] == "starting"
+    behind = await explained(store, third)
+    assert (behind["constraint"], behind["message"]) == ("behind", "2 tasks are ahead of it in its queue")
+    assert (await explained(store, first, alive=False))["constraint"] == "no_dispatcher"
+    running, other = (await store.claims.claim("acme", 5)).tasks
+    held = await explained(store, third)
+    assert (held["constraint"], held["in_flight"], held["max_concurrent"]) == ("concurrency", 2, 2)
+    assert sorted(held["blocking"]) == sorted([first, second])
+    assert (await explained(store, first))["constraint"] == "running"
+    await store.clients.pause("acme", "default", paused=True)
+    assert (await explained(store, third))["constraint"] == "paused"
+    await store.claims.finish(running, outcome(Verdict.RETRY, 503), retry_in=30)
+    retrying = await explained(store, first)
+    assert retrying["constraint"] == "waiting_to_retry"
+    assert "ended with 503" in retrying["message"]
+    assert retrying["until"] is not None
+    await store.claims.finish(other, outcome(Verdict.REFUSED, 404), retry_in=None)
+    ended = await explained(store, second)
+    assert (ended["constraint"], ended["message"]) == ("ended", "it has ended: dead, http 404")
+    assert await store.tasks.explain("other", first) is None
+
+
+async def test_a_tasks_own_bound_is_what_holds_it(store: Store) -> None:
+    """An override is explained by its own number, not by the client's."""
+    for _ in range(2):
+        await one_claim(store)
+    task_id = await admit(store, bound=5)
+    told = await explained(store, task_id)
+    assert (told["constraint"], told["max_concurrent"]) == ("starting", 5)
+
+
+async def test_processes_are_seen_while_they_run(store: Store) -> None:
+    """With name, version and role, from the start to the end and no longer."""
+    settings = Settings.load({}, {"ROLE": "dispatcher"})
+    assert await store.replicas.all() == []
+    async with presence(store, settings, None):
+
+        async def seen() -> bool:
+            return [replica.name for replica in await store.replicas.all()] == [store.consumer]
+
+        await until(seen)
+        [replica] = await store.replicas.all()
+        assert (replica.role, replica.dispatches, replica.in_flight) == ("dispatcher", True, 0)
+        assert 0 < replica.started_at <= replica.seen_at
+    assert await store.replicas.all() == []
+
+
+async def test_over_http(gateway: GatewayFactory, target: Target, a_client: str) -> None:
+    """The client's answer and the operator's are the same; without a dispatcher it says so; unknown is 404."""
+    gw = await gateway(dispatch=False)
+    _, task, _ = await gw.enqueue({"client_id": a_client, "task": {"url": f"{target.url}/x"}})
+    path = f"tasks/{task['task_id']}/explain?client_id={a_client}"
+    status, told, _ = await gw.call("GET", f"/v1/{path}")
+    assert (status, told["constraint"], told["state"]) == (200, "no_dispatcher", "queued")
+    assert (await gw.admin("GET", f"/admin/{path}"))[1] == told
+    async with presence(gw.store, gw.settings, None):
+
+        async def alive() -> bool:
+            return len((await gw.admin("GET", "/admin/replicas"))[1]["replicas"]) == 1
+
+        await until(alive)
+        assert (await gw.call("GET", f"/v1/{path}"))[1]["constraint"] == "starting"
+    status, body, _ = await gw.call("GET", f"/v1/tasks/unknown/explain?client_id={a_client}")
+    assert (status, body["error"]) == (404, "Task not found")
