@@ -33,7 +33,7 @@ check: venv ## formatting, linters, types and the import contract
 	$(BIN)/mypy bench/*.py
 	$(BIN)/lint-imports
 
-soak: venv ## the model and every fault at length, about half an hour; the results go to build/soak.md
+soak: venv ## the model and every fault at length, about an hour; the results go to build/soak.md
 	MODEL_STEPS=$${MODEL_STEPS:-200000} $(BIN)/pytest tests/test_model.py
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 

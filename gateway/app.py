@@ -18,6 +18,7 @@ from gateway.addresses import redis_hosts
 from gateway.admin import clients as admin_clients
 from gateway.admin import dead as admin_dead
 from gateway.admin import flow as admin_flow
+from gateway.admin import journal as admin_journal
 from gateway.admin import replicas as admin_replicas
 from gateway.admin import tiers as admin_tiers
 from gateway.api import health
@@ -87,6 +88,7 @@ def _add_admin(
     admin.add_routes(admin_flow.ROUTES)
     admin.add_routes(admin_dead.ROUTES)
     admin.add_routes(admin_replicas.ROUTES)
+    admin.add_routes(admin_journal.ROUTES)
     admin.add_routes(admin_tiers.ROUTES)
     app.add_subapp("/admin", admin)
 

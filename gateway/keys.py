@@ -23,6 +23,7 @@ class RequestKeys:
     """What one request carries along the chain."""
 
     REQUEST_ID: Final = web.RequestKey("request_id", str)
+    ADDRESS: Final = web.RequestKey("address", str)
     ASKED: Final = web.RequestKey("asked", Asked)
     CLIENT: Final = web.RequestKey("client", Client)
     CREATE: Final = web.RequestKey("create", bool)

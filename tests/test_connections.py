@@ -22,6 +22,7 @@ from gateway.presence import presence
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.connection import too_old
+from gateway.store.journal import Change
 
 SECRET = "s3cr3t-with-@-and-:"
 QUOTED = "s3cr3t-with-%40-and-%3A"
@@ -95,6 +96,8 @@ async def operate(store: Store) -> None:
     (task,) = (await store.claims.claim("acme", 1)).tasks
     await store.claims.finish(task, outcome(Verdict.REFUSED, 404), retry_in=None)
     assert await store.dead.purge("acme", DeadFilter()) == 1
+    await store.journal.note(Change(action="set", address="::1", request_id="r"))
+    assert len(await store.journal.page(before=None, limit=5)) == 1
     async with presence(store, Settings.load({}), None):
 
         async def seen() -> bool:
@@ -193,6 +196,7 @@ def test_the_documented_acl_names_what_the_scripts_call() -> None:
         "mget",
         "scan",
         "zrevrank",
+        "xrevrange",
         "ping",
         "info",
         "config",

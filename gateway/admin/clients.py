@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
-import structlog
 from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
+from gateway.admin.journal import note
 from gateway.errors import InvalidBody, NotFound
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer, limit_body
@@ -22,8 +22,7 @@ from gateway.middleware.reading import (
 )
 from gateway.middleware.strict_json import NAME_PATTERN, check_syntax, explain, malformed, refuse_duplicates
 from gateway.models import CLIENT_ID_PATTERN, DEFAULT_TIER, QUEUE_PATTERN, Client, RateLimit
-
-log = structlog.get_logger()
+from gateway.store.clients import UnreadableClient
 
 PAGE_MAX = 1000
 
@@ -77,8 +76,15 @@ async def set_client(request: web.Request) -> web.StreamResponse:
         message = f"$.client_id: {CLIENT_ID_FORMAT}"
         raise InvalidBody(message)
     change = merge(body, body.client_id, settings.tiers)
-    client = await request.app[AppKeys.STORE].clients.update(body.client_id, change)
-    log.info("admin_action", action="set", client=client.client_id, tier=client.tier)
+    before: list[Client | None] = []
+
+    def remembering(old: Client | None) -> Client:
+        before.append(old)
+        return change(old)
+
+    client = await request.app[AppKeys.STORE].clients.update(body.client_id, remembering)
+    old = None if before[-1] is None else client_body(before[-1])
+    await note(request, "set", client.client_id, tier=client.tier, before=old, after=client_body(client))
     return json_answer(client_body(client))
 
 
@@ -179,8 +185,14 @@ async def delete_client(request: web.Request) -> web.StreamResponse:
     known = ("client_id", "cancel_tasks")
     client_id = client_id_of_query(request, known)
     cancel = _truth("cancel_tasks", query(request, "cancel_tasks", known) or "false")
-    cancelled = await request.app[AppKeys.STORE].clients.delete(client_id, cancel_tasks=cancel)
-    log.info("admin_action", action="delete", client=client_id, tier=None, cancelled=cancelled)
+    store = request.app[AppKeys.STORE]
+    try:
+        old = await store.clients.get(client_id)
+    except UnreadableClient:
+        old = None
+    before = None if old is None else client_body(old)
+    cancelled = await store.clients.delete(client_id, cancel_tasks=cancel)
+    await note(request, "delete", client_id, before=before, tasks=cancelled)
     return web.Response(status=204)
 
 

@@ -3,16 +3,14 @@
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
 from aiohttp import web
 
+from gateway.admin.journal import note
 from gateway.errors import InvalidBody
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer, task_body
 from gateway.middleware.reading import client_id_of_query, query
 from gateway.models import DeadFilter, DeadLetter
-
-log = structlog.get_logger()
 
 PAGE = 50
 PAGE_MAX = 500
@@ -45,7 +43,7 @@ async def _do(request: web.Request, action: str) -> web.StreamResponse:
     wanted = _wanted(request, _FILTERS)
     dead = request.app[AppKeys.STORE].dead
     done = await (dead.replay if action == "replay" else dead.purge)(client_id, wanted)
-    log.info("admin_action", action=f"{action}_dead", client=client_id, tier=None, tasks=done)
+    await note(request, f"{action}_dead", client_id, tasks=done)
     return json_answer({"client_id": client_id, "tasks": done})
 
 

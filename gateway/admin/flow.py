@@ -3,17 +3,15 @@
 import re
 from typing import Any
 
-import structlog
 from aiohttp import web
 
 from gateway.admin.clients import existing
+from gateway.admin.journal import note
 from gateway.errors import InvalidBody
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer, limit_body
 from gateway.middleware.reading import client_id_of_query, query
 from gateway.models import QUEUE_PATTERN, Client
-
-log = structlog.get_logger()
 
 _KNOWN = ("client_id", "queue")
 
@@ -36,8 +34,7 @@ async def _change(request: web.Request, *, paused: bool) -> web.StreamResponse:
         raise InvalidBody(msg, error="Invalid query")
     client = await existing(request, client_id)
     await request.app[AppKeys.STORE].clients.pause(client_id, queue, paused=paused)
-    action = "pause" if paused else "resume"
-    log.info("admin_action", action=action, client=client_id, tier=client.tier, queue=queue or None)
+    await note(request, "pause" if paused else "resume", client_id, tier=client.tier, queue=queue or None)
     return await _answer(request, client)
 
 

@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from gateway.errors import Forbidden, Unauthorized
+from gateway.keys import RequestKeys
 from gateway.settings import Settings
 
 log = structlog.get_logger()
@@ -71,6 +72,7 @@ def admin_chain(settings: Settings) -> tuple[Middleware, ...]:
             log.warning("admin_denied", reason=reason, address=str(address or request.remote), path=request.path)
             msg = f"/admin is closed here: {reason}"
             raise Forbidden(msg)
+        request[RequestKeys.ADDRESS] = str(address or request.remote)
         return await handler(request)
 
     return (check_key, check_address)

@@ -180,6 +180,29 @@ class Clients(Struct):
     next_cursor: Annotated[str | None, Meta(description="null on the last page")] | UnsetType = UNSET
 
 
+class Change(Struct):
+    """What an operator did."""
+
+    id: str
+    at: datetime
+    action: Annotated[str, Meta(examples=["set"])]
+    client_id: str | None
+    queue: str | None
+    address: Annotated[str, Meta(description="where it came from")]
+    key: Annotated[str | None, Meta(description="which key it showed; null: none is set")]
+    request_id: str
+    before: Annotated[Client | None, Meta(description="a client's settings")]
+    after: Client | None
+    tasks: Annotated[int | None, Meta(description="to how many it was done")]
+
+
+class Changes(Struct):
+    """A page of the audit log, newest first."""
+
+    entries: list[Change]
+    next_cursor: Annotated[str | None, Meta(description="null on the last page")]
+
+
 class Figures(Struct):
     """How a client stands at this moment."""
 

@@ -259,5 +259,16 @@ OPERATIONS: Final = (
         {200: Answer("Those that were seen lately", answers.Replicas)},
         (401, 403, 503),
     ),
+    Operation(
+        "get",
+        "/admin/audit",
+        "What operators changed, newest first",
+        {200: Answer("A page of the audit log", answers.Changes)},
+        (400, 401, 403, 503),
+        (
+            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 500}, "entries a page; default 50"),
+            Parameter("cursor", {"type": "string", "pattern": r"^$|^\d{1,20}-\d{1,20}$"}, "the `next_cursor` before"),
+        ),
+    ),
     Operation("get", "/admin/tiers", "The tiers", {200: Answer("Every tier by name", answers.Tiers)}, (401, 403)),
 )

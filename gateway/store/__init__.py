@@ -21,6 +21,7 @@ from gateway.store.connection import Deployment, SingleRedis, too_old
 from gateway.store.dead import DeadLetters
 from gateway.store.doorbell import Doorbell
 from gateway.store.durability import seal
+from gateway.store.journal import Journal
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 from gateway.store.replicas import Replicas
 from gateway.store.scripts import Runner, pack_policy
@@ -48,6 +49,7 @@ class Store:
         self.tasks = Tasks(api, self.clients, settings)
         self.dead = DeadLetters(api)
         self.replicas = Replicas(api)
+        self.journal = Journal(api)
         self.windows = Windows(api, settings.window_algorithm)
         self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self.clients.forget)
         self.claims = Claims(dispatch, self.consumer, self.doorbell)

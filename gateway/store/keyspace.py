@@ -71,6 +71,11 @@ class Keyspace:
         """Sorted set: the names of gateways by when they were last seen, in s."""
         return self._key("replicas", 0)
 
+    @property
+    def journal(self) -> str:
+        """Stream: what operators changed, capped."""
+        return self._key("audit", 0)
+
     def replica(self, name: str) -> str:
         """String: what a gateway says of itself, as JSON; gone when it is."""
         return self._key(f"replica:{name}", 0)

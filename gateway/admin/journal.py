@@ -1,0 +1,88 @@
+"""Notes what operators change, in the log and in the audit log; `GET /admin/audit` shows the latter."""
+
+import re
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from gateway.errors import InvalidBody, StoreUnavailable
+from gateway.keys import AppKeys, RequestKeys
+from gateway.middleware.answers import json_answer, rfc3339
+from gateway.middleware.reading import query
+from gateway.store.journal import Change
+
+log = structlog.get_logger()
+
+PAGE = 50
+PAGE_MAX = 500
+_KNOWN = ("limit", "cursor")
+_ID = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
+
+
+async def note(
+    request: web.Request,
+    action: str,
+    client_id: str,
+    *,
+    tier: str | None = None,
+    queue: str | None = None,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+    tasks: int | None = None,
+) -> None:
+    """The change has been made: it is not undone where Redis fails now, and then only the log has it."""
+    extra = {name: value for name, value in (("queue", queue), ("tasks", tasks)) if value is not None}
+    log.info("admin_action", action=action, client=client_id, tier=tier, **extra)
+    change = Change(
+        action=action,
+        client_id=client_id,
+        address=request[RequestKeys.ADDRESS],
+        request_id=request[RequestKeys.REQUEST_ID],
+        key=None if request.app[AppKeys.SETTINGS].admin_api_key is None else "ADMIN_API_KEY",
+        queue=queue,
+        before=before,
+        after=after,
+        tasks=tasks,
+    )
+    try:
+        await request.app[AppKeys.STORE].journal.note(change)
+    except StoreUnavailable as problem:
+        log.warning("audit_not_kept", action=action, client=client_id, error=problem.message)
+
+
+async def show_audit(request: web.Request) -> web.StreamResponse:
+    """200 with a page, newest first."""
+    limit_text, cursor = (query(request, name, _KNOWN) for name in _KNOWN)
+    limit = PAGE if limit_text is None else _limit(limit_text)
+    if cursor is not None and not _ID.fullmatch(cursor):
+        msg = "cursor: must be the next_cursor of an earlier page"
+        raise InvalidBody(msg, error="Invalid query")
+    entries = await request.app[AppKeys.STORE].journal.page(before=cursor, limit=limit)
+    body = [
+        {
+            "id": entry.id,
+            "at": rfc3339(entry.at),
+            "action": entry.change.action,
+            "client_id": entry.change.client_id,
+            "queue": entry.change.queue,
+            "address": entry.change.address,
+            "key": entry.change.key,
+            "request_id": entry.change.request_id,
+            "before": entry.change.before,
+            "after": entry.change.after,
+            "tasks": entry.change.tasks,
+        }
+        for entry in entries
+    ]
+    return json_answer({"entries": body, "next_cursor": entries[-1].id if len(entries) == limit else None})
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= PAGE_MAX):
+        message = f"limit: must be a whole number from 1 to {PAGE_MAX}"
+        raise InvalidBody(message, error="Invalid query")
+    return int(text)
+
+
+ROUTES = (web.get("/audit", show_audit),)

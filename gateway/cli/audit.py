@@ -1,0 +1,47 @@
+"""`gateway audit`: what operators changed."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.admin_api import AdminApi
+from gateway.cli.output import Json, reported, table
+
+_COLUMNS = ("at", "action", "client", "address", "key", "what")
+
+
+@reported
+def audit(
+    limit: Annotated[int | None, typer.Option(min=1, max=500, help="at most so many", show_default="50")] = None,
+    cursor: Annotated[str | None, typer.Option(help="go on where the last page ended", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what operators changed, newest first."""
+    given = {"limit": None if limit is None else str(limit), "cursor": cursor}
+    with AdminApi() as api:
+        answer = api.call(
+            "GET", "/admin/audit", query={name: value for name, value in given.items() if value is not None}
+        )
+    if as_json:
+        typer.echo(answer.text)
+        return
+    rows = []
+    for entry in answer.data["entries"]:
+        who = (entry["client_id"] or "", entry["address"], entry["key"] or "none")
+        rows.append((entry["at"], entry["action"], *who, _what(entry)))
+    table(_COLUMNS, rows)
+    if answer.data["next_cursor"]:
+        typer.echo(f"more: --cursor {answer.data['next_cursor']}", err=True)
+
+
+def _what(entry: dict[str, Any]) -> str:
+    """The settings that differ, the queue, how many tasks."""
+    before, after = entry["before"] or {}, entry["after"] or {}
+    changed = [name for name in after if after[name] != before.get(name) and name not in ("client_id", "updated_at")]
+    parts = [f"{name}: {json.dumps(before.get(name))} -> {json.dumps(after[name])}" for name in changed]
+    if entry["queue"]:
+        parts.append(f"queue {entry['queue']}")
+    if entry["tasks"] is not None:
+        parts.append(f"{entry['tasks']} tasks")
+    return ", ".join(parts)
