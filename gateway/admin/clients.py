@@ -17,6 +17,7 @@ from gateway.middleware.reading import (
     CLIENT_ID_FORMAT,
     client_id_of_query,
     is_client_id,
+    page_limit,
     query,
     read_body,
 )
@@ -167,7 +168,7 @@ async def list_clients(request: web.Request) -> web.StreamResponse:
     """Every client, or a page of them; `next_cursor` is there where a page was asked for."""
     known = ("limit", "cursor", "tier", "enabled")
     limit_text, cursor, tier, enabled = (query(request, name, known) for name in known)
-    limit = None if limit_text is None else _limit(limit_text)
+    limit = page_limit(limit_text, PAGE_MAX)
     if cursor is not None and not is_client_id(cursor):
         msg = "cursor: must be the next_cursor of an earlier page"
         raise InvalidBody(msg, error="Invalid query")
@@ -208,13 +209,6 @@ def client_body(client: Client) -> dict[str, Any]:
         "updated_at": client.updated_at.astimezone(UTC),
         "source": client.source,
     }
-
-
-def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= PAGE_MAX):
-        message = f"limit: must be a whole number from 1 to {PAGE_MAX}"
-        raise InvalidBody(message, error="Invalid query")
-    return int(text)
 
 
 def _truth(name: str, text: str) -> bool:

@@ -9,7 +9,7 @@ from gateway.admin.journal import note
 from gateway.errors import InvalidBody
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer, task_body
-from gateway.middleware.reading import client_id_of_query, query
+from gateway.middleware.reading import client_id_of_query, page_limit, query
 from gateway.models import DeadFilter, DeadLetter
 
 PAGE = 50
@@ -21,7 +21,7 @@ _LISTING = (*_FILTERS, "limit", "cursor")
 async def list_dead(request: web.Request) -> web.StreamResponse:
     """200 with a page, newest first; a page may be short of its limit where few match, and still have a next."""
     client_id = client_id_of_query(request, _LISTING)
-    limit = _limit(query(request, "limit", _LISTING))
+    limit = page_limit(query(request, "limit", _LISTING), PAGE_MAX) or PAGE
     cursor = query(request, "cursor", _LISTING)
     wanted = _wanted(request, _LISTING)
     page = await request.app[AppKeys.STORE].dead.page(client_id, wanted, cursor=cursor, limit=limit)
@@ -63,15 +63,6 @@ def _moment(name: str, text: str | None) -> int | None:
         msg = f"{name}: must be an RFC 3339 time such as 2024-01-15T10:30:00Z (a + in it as %2B)"
         raise InvalidBody(msg, error="Invalid query")
     return int(moment.astimezone(UTC).timestamp() * 1000)
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return PAGE
-    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= PAGE_MAX):
-        message = f"limit: must be a whole number from 1 to {PAGE_MAX}"
-        raise InvalidBody(message, error="Invalid query")
-    return int(text)
 
 
 def _body(letter: DeadLetter) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from aiohttp import web
 from gateway.errors import InvalidBody, StoreUnavailable
 from gateway.keys import AppKeys, RequestKeys
 from gateway.middleware.answers import json_answer, rfc3339
-from gateway.middleware.reading import query
+from gateway.middleware.reading import page_limit, query
 from gateway.store.journal import Change
 
 log = structlog.get_logger()
@@ -53,8 +53,8 @@ async def note(
 
 async def show_audit(request: web.Request) -> web.StreamResponse:
     """200 with a page, newest first."""
-    limit_text, cursor = (query(request, name, _KNOWN) for name in _KNOWN)
-    limit = PAGE if limit_text is None else _limit(limit_text)
+    text, cursor = (query(request, name, _KNOWN) for name in _KNOWN)
+    limit = page_limit(text, PAGE_MAX) or PAGE
     if cursor is not None and not _ID.fullmatch(cursor):
         msg = "cursor: must be the next_cursor of an earlier page"
         raise InvalidBody(msg, error="Invalid query")
@@ -76,13 +76,6 @@ async def show_audit(request: web.Request) -> web.StreamResponse:
         for entry in entries
     ]
     return json_answer({"entries": body, "next_cursor": entries[-1].id if len(entries) == limit else None})
-
-
-def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= PAGE_MAX):
-        message = f"limit: must be a whole number from 1 to {PAGE_MAX}"
-        raise InvalidBody(message, error="Invalid query")
-    return int(text)
 
 
 ROUTES = (web.get("/audit", show_audit),)

@@ -110,6 +110,16 @@ def query(request: web.Request, name: str, known: Collection[str]) -> str | None
     return (values[0] if values else "") or None
 
 
+def page_limit(text: str | None, most: int) -> int | None:
+    """The query parameter ``limit`` of a page, None where it was not given; 400 unless it is 1 to ``most``."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
+        message = f"limit: must be a whole number from 1 to {most}"
+        raise InvalidBody(message, error="Invalid query")
+    return int(text)
+
+
 def client_id_of_query(request: web.Request, known: Collection[str] = ("client_id",)) -> str:
     """The query parameter ``client_id``; 400 where it is missing or can't be one."""
     given = query(request, "client_id", known)
