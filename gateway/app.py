@@ -175,6 +175,7 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
             settings.upstream_url,
             redis_hosts(url),
             store.nodes,
+            deny=settings.outbound_deny,
         )
         if settings.embedded_redis_port is not None:  # also in a worker, whose parent runs the server
             guard.add_own("localhost", settings.embedded_redis_port)

@@ -91,6 +91,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("TRUSTED_PROXIES", "", addresses.networks, "networks whose X-Forwarded-For is believed"),
     Setting("UPSTREAM_URL", None, addresses.upstream, "the service this sidecar stands before"),
     Setting("OUTBOUND_ALLOW", "", addresses.outbound, "loopback targets that may be called (127.0.0.1:9000)"),
+    Setting("OUTBOUND_DENY", "", addresses.outbound, "networks and names that may never be called"),
     Setting("OUTBOUND_ALLOW_PRIVATE", "true", parsing.boolean, "private networks may be called"),
     Setting("OUTBOUND_PROXY", None, addresses.proxy, "proxy for the calls to targets (http://user:password@host:port)"),
     Setting("WINDOW_ALGORITHM", "sliding", parsing.choice("sliding", "fixed"), "sliding or fixed"),
@@ -176,6 +177,7 @@ class Settings:
     trusted_proxies: tuple[Network, ...]
     upstream_url: str | None
     outbound_allow: tuple[str, ...]
+    outbound_deny: tuple[str, ...]
     outbound_allow_private: bool
     outbound_proxy: str | None = field(repr=False)
     window_algorithm: Literal["sliding", "fixed"]

@@ -10,7 +10,7 @@ from conftest import until
 from raw_http import a_task
 from topologies import valkey_server
 
-from gateway.dispatch import egress
+from gateway.dispatch import hosts
 from gateway.dispatch.egress import EgressGuard, TargetRefused
 from gateway.dispatch.sender import HttpSender
 from gateway.errors import StoreUnavailable
@@ -29,7 +29,7 @@ def dials(guard: EgressGuard, address: str, port: int = 80, host: str | None = N
 
 def test_docstring_examples_hold() -> None:
     """The examples a reader of the module sees are what it does."""
-    result = doctest.testmod(egress)
+    result = doctest.testmod(hosts)
     assert result.attempted > 0
     assert result.failed == 0
 
@@ -234,3 +234,26 @@ async def test_nodes_of_a_cluster_are_never_called(tmp_path: Path) -> None:
                         assert outcome.reason == "target not allowed: listener of the gateway itself or its Redis"
         finally:
             server.kill()
+
+
+def test_what_is_denied_stays_denied_however_it_is_written() -> None:
+    """OUTBOUND_DENY wins over OUTBOUND_ALLOW: networks in every notation and at the dial, names as they are written;
+    the rest, and UPSTREAM_URL, go on."""
+    deny = ["10.1.0.0/16", "203.0.113.7:8080", "billing.internal", "audit.internal:81"]
+    guard = EgressGuard(["10.0.0.0/8"], True, "http://10.1.2.3:9000", deny=deny)
+    for host in ("10.1.0.9", "0xa010009", "[::ffff:10.1.0.9]"):
+        told = guard.check_literal(f"http://{host}/x")
+        assert told is not None
+        assert told.endswith("OUTBOUND_DENY names it")
+    for host in ("billing.internal", "BILLING.internal.", "audit.internal:81"):
+        assert "OUTBOUND_DENY" in (guard.check_literal(f"http://{host}/x") or "")
+    for fine in ("10.2.0.9", "203.0.113.7", "audit.internal", "sub.billing.internal"):
+        assert guard.check_literal(f"http://{fine}/x") is None
+    assert not dials(guard, "10.1.0.9", host="anything.example")
+    assert not dials(guard, "192.0.2.1", host="billing.internal")
+    assert not dials(guard, "203.0.113.7", 8080)
+    assert dials(guard, "203.0.113.7", 80)
+    assert dials(guard, "10.1.2.3", 9000)
+    with pytest.raises(TargetRefused):
+        guard.check_proxied("billing.internal", 80)
+    guard.check_proxied("audit.internal", 80)

@@ -34,6 +34,7 @@ DEFAULTS = {
     "trusted_proxies": (),
     "upstream_url": None,
     "outbound_allow": (),
+    "outbound_deny": (),
     "outbound_allow_private": True,
     "outbound_proxy": None,
     "window_algorithm": "sliding",

@@ -5,21 +5,23 @@ connection.
 
 import ipaddress
 import re
-import socket
-import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable, Collection, Iterable
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+from gateway.dispatch.hosts import (
+    IPAddress,
+    IPNetwork,
+    is_local,
+    literal_address,
+    normal_host,
+    origin_of,
+    parse_entry,
+    readings,
+    shown,
+    site_local,
+)
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-# inet_aton's spellings: one to four decimal, octal or hexadecimal parts, the last of which fills the rest.
-_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}\.?", re.ASCII | re.IGNORECASE)
 _ORIGIN = re.compile(r"[^/?#]*//[^/?#]{1,255}")  # all of a URL that says where it leads
 _REMEMBERED = 4096  # origins judged
-_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII | re.IGNORECASE)
 
 _NEVER: tuple[tuple[str, tuple[IPNetwork, ...]], ...] = (
     (
@@ -41,10 +43,9 @@ _NEVER: tuple[tuple[str, tuple[IPNetwork, ...]], ...] = (
     ("unspecified address", (ipaddress.ip_network("0.0.0.0/8"), ipaddress.ip_network("::/128"))),
     ("broadcast address", (ipaddress.ip_network("255.255.255.255"),)),
 )
-_NAT64 = tuple(ipaddress.IPv6Network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48"))
 _WILDCARDS = (str(ipaddress.IPv4Address(0)), str(ipaddress.IPv6Address(0)))
+_DENIED = "denied address"
 _OWN = "listener of the gateway itself or its Redis"
-_COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 class TargetRefused(Exception):
@@ -55,27 +56,12 @@ class TargetRefused(Exception):
         super().__init__(self.reason)
 
 
-@dataclass(frozen=True, slots=True)
-class _Allowed:
-    """One entry of OUTBOUND_ALLOW: a network or a name, with a port or (None) any."""
-
-    network: IPNetwork | None
-    name: str | None
-    port: int | None
-
-    def covers(self, address: IPAddress, port: int, host: str) -> bool:
-        if self.port not in {None, port}:
-            return False
-        if self.network is None:
-            return self.name == host
-        return address.version == self.network.version and address in self.network
-
-
 class EgressGuard:
     """Decides about targets; holds no state but the operator's settings and the gateway's own addresses.
 
     ``allow``: entries of OUTBOUND_ALLOW, each an address, a network or a name, with a port or without (an
     IPv6 one in brackets then: ``[::1]:9000``). A name's entry holds for URLs that carry that very name.
+    ``deny``: the same of OUTBOUND_DENY, which wins over ``allow``.
     ``upstream``: UPSTREAM_URL, whose origin is always allowed. ``own``: (host, port) of every listener of
     the gateway and of its Redis, refused always, by UPSTREAM_URL too; add what is only known later with
     `add_own`. ``nodes`` tells the same of a Cluster's nodes, which come and go. A malformed entry raises ValueError
@@ -89,10 +75,13 @@ class EgressGuard:
         upstream: str | None = None,
         own: Collection[tuple[str, int]] = (),
         nodes: Callable[[], Iterable[tuple[str, int]]] = tuple,
+        *,
+        deny: Iterable[str] = (),
     ) -> None:
-        self._allow = tuple(_parse_entry(entry) for entry in allow)
+        self._allow = tuple(parse_entry(entry, "OUTBOUND_ALLOW") for entry in allow)
+        self._deny = tuple(parse_entry(entry, "OUTBOUND_DENY") for entry in deny)
         self._allow_private = allow_private
-        self._upstream = _origin(upstream) if upstream else None
+        self._upstream = origin_of(upstream) if upstream else None
         self._nodes = nodes
         self._own: set[tuple[str, int]] = set()
         self._judged: dict[str, str | None] = {}
@@ -106,8 +95,8 @@ class EgressGuard:
         if not host:
             host = "::"
         address = literal_address(host)
-        self._own.add((_normal_host(host) if address is None else str(address), port))
-        if _normal_host(host) == "localhost":
+        self._own.add((normal_host(host) if address is None else str(address), port))
+        if normal_host(host) == "localhost":
             self._own |= {("127.0.0.1", port), ("::1", port)}
         self._judged.clear()
 
@@ -130,12 +119,12 @@ class EgressGuard:
 
     def _judge(self, url: str) -> str | None:
         try:
-            host, port = _origin(url)
+            host, port = origin_of(url)
         except ValueError:
             return "is not a URL with a host and a port from 1 to 65535"
         address = literal_address(host)
         if address is None:
-            return None
+            return f"{host} is denied: OUTBOUND_DENY names it" if self._denies_name(host, port) else None
         refused = self._refuse(address, port, host)
         if refused is None:
             return None
@@ -148,9 +137,9 @@ class EgressGuard:
         parsed = literal_address(address)
         if parsed is None:
             raise TargetRefused("not an IP address")
-        if own and not {literal_address(each) for each in own}.isdisjoint(_views(parsed)):
+        if own and not {literal_address(each) for each in own}.isdisjoint(readings(parsed)):
             raise TargetRefused(_OWN)
-        refused = self._refuse(parsed, port, _normal_host(host or address))
+        refused = self._refuse(parsed, port, normal_host(host or address))
         if refused is not None:
             raise TargetRefused(refused[0])
 
@@ -160,18 +149,20 @@ class EgressGuard:
         own = self.own_hosts(port)
         if literal_address(host) is not None:
             self.check_dial(host, port, own=[each for each in own if literal_address(each) is not None])
-        elif _normal_host(host) in own:
+        elif normal_host(host) in own:
             raise TargetRefused(_OWN)
+        elif self._denies_name(normal_host(host), port):
+            raise TargetRefused(_DENIED)
 
     def own_hosts(self, port: int) -> list[str]:
         """What is the gateway's own on this port and may have other addresses by now: names, and a Cluster's nodes.
         What they resolve to is for `check_dial`."""
         names = [host for host, own_port in self._own if own_port == port and literal_address(host) is None]
-        return names + [_normal_host(host) for host, node_port in self._nodes() if node_port == port]
+        return names + [normal_host(host) for host, node_port in self._nodes() if node_port == port]
 
     def is_local(self, host: str, port: int) -> bool:
         """Whether the target is UPSTREAM_URL or on loopback by its text: never called through a proxy."""
-        host = _normal_host(host)
+        host = normal_host(host)
         address = literal_address(host)
         if address is not None:
             host = str(address)
@@ -179,7 +170,7 @@ class EgressGuard:
 
     def _refuse(self, address: IPAddress, port: int, host: str) -> tuple[str, str] | None:
         """(what it is, which setting decides) where it is refused."""
-        views = tuple(_views(address))
+        views = tuple(readings(address))
         if any(self._is_own(view, port, host) for view in views):
             return _OWN, "OUTBOUND_ALLOW can't open it"
         if self._upstream is not None and self._upstream in {(host, port), (str(views[0]), port)}:
@@ -190,15 +181,20 @@ class EgressGuard:
                 return refused
         return None
 
+    def _denies_name(self, host: str, port: int) -> bool:
+        return (host, port) != self._upstream and any(entry.names(host, port) for entry in self._deny)
+
     def _refuse_view(self, address: IPAddress, port: int, host: str) -> tuple[str, str] | None:
+        if any(entry.covers(address, port, host) for entry in self._deny):
+            return _DENIED, "OUTBOUND_DENY names it"
         for kind, networks in _NEVER:
             if any(address.version == net.version and address in net for net in networks):
                 return kind, "OUTBOUND_ALLOW can't open it"
         if any(entry.covers(address, port, host) for entry in self._allow):
             return None
         if address.is_loopback:
-            return "loopback address", f"name it in OUTBOUND_ALLOW ({_shown(address, port)}) to allow it"
-        if not self._allow_private and (not address.is_global or _site_local(address)):
+            return "loopback address", f"name it in OUTBOUND_ALLOW ({shown(address, port)}) to allow it"
+        if not self._allow_private and (not address.is_global or site_local(address)):
             return (
                 "private address",
                 "OUTBOUND_ALLOW_PRIVATE=false closes private networks; name it in OUTBOUND_ALLOW to allow it",
@@ -209,120 +205,4 @@ class EgressGuard:
         if (str(address), port) in self._own or (host, port) in self._own:
             return True
         # A wildcard listener answers on every local address; asked only where the port is the listener's.
-        return not self._own.isdisjoint({(wild, port) for wild in _WILDCARDS}) and _is_local(address)
-
-
-def literal_address(host: str) -> IPAddress | None:
-    """The address a URL's host dials without asking a name server, or None where it is a name.
-
-    Reads what inet_aton(3) reads, brackets, a zone, a trailing dot, full-width digits; an IPv4-mapped IPv6
-    address is answered as the IPv4 address it is.
-
-    >>> literal_address("2130706433"), literal_address("0x7f.1"), literal_address("::ffff:10.0.0.1")
-    (IPv4Address('127.0.0.1'), IPv4Address('127.0.0.1'), IPv4Address('10.0.0.1'))
-    >>> literal_address("example.com") is None
-    True
-    """
-    host = _normal_host(host).partition("%")[0]
-    try:
-        address: IPAddress = ipaddress.ip_address(host)
-    except ValueError:
-        if not _NUMERIC.fullmatch(host):
-            return None
-        try:
-            return ipaddress.IPv4Address(socket.inet_aton(host))
-        except OSError:
-            return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or (ipaddress.ip_address(int(address)) if address.version == 4 else _unscoped(address))
-
-
-def _unscoped(address: IPAddress) -> IPAddress:
-    return ipaddress.IPv6Address(int(address))
-
-
-def _views(address: IPAddress) -> Iterator[IPAddress]:
-    """The address, and the IPv4 addresses a transition mechanism would deliver it to: each must be
-    allowed."""
-    yield address
-    if not isinstance(address, ipaddress.IPv6Address):
-        return
-    if address.sixtofour is not None:
-        yield address.sixtofour
-    if address.teredo is not None:
-        yield from address.teredo
-    low = int(address) & 0xFFFFFFFF
-    if any(address in net for net in _NAT64) or (address in _COMPATIBLE and low > 1):
-        yield ipaddress.IPv4Address(low)
-
-
-def _site_local(address: IPAddress) -> bool:
-    return isinstance(address, ipaddress.IPv6Address) and address.is_site_local
-
-
-def _is_local(address: IPAddress) -> bool:
-    """Whether the address is one of this machine's: only then can a socket be bound to it."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(address), 0))
-    except OSError:
-        return False
-    return True
-
-
-def _normal_host(host: str) -> str:
-    # IDNA lets full-width digits and the ideographic full stop stand for ASCII ones, so they must be read
-    # alike here.
-    host = unicodedata.normalize("NFKC", unquote(host)).replace("。", ".").lower()
-    return host.removeprefix("[").removesuffix("]").rstrip(".")
-
-
-def _origin(url: str) -> tuple[str, int]:
-    """(normal host, port) of an absolute URL; ValueError where there is none."""
-    parts = urlsplit(url)
-    port = parts.port if parts.port is not None else _DEFAULT_PORTS.get(parts.scheme.lower())
-    if not parts.hostname or not port:
-        raise ValueError("no host or port")
-    host = _normal_host(parts.hostname)
-    address = literal_address(host)
-    return (host if address is None else str(address)), port
-
-
-def _shown(address: IPAddress, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
-
-
-def _parse_entry(entry: str) -> _Allowed:
-    text = entry.strip()
-    whole = _network(text)
-    if whole is not None:
-        return _Allowed(whole, None, None)
-    host, colon, port_text = text.rpartition(":")
-    if not colon:
-        host, port = text, None
-    elif port_text.isascii() and port_text.isdigit() and 1 <= int(port_text[:6]) <= 65535:
-        port = int(port_text)
-    else:
-        raise _bad_entry(entry)
-    bare = host.removeprefix("[").removesuffix("]")
-    network = _network(bare)
-    if network is not None:
-        return _Allowed(network, None, port)
-    if not _NAME.fullmatch(host) or _NUMERIC.fullmatch(host):
-        raise _bad_entry(entry)
-    return _Allowed(None, _normal_host(host), port)
-
-
-def _bad_entry(entry: str) -> ValueError:
-    return ValueError(
-        f"OUTBOUND_ALLOW: {entry!r} is none of an address, a network or a name, each with a port or without"
-        " (127.0.0.1:9000, 10.1.0.0/16, [::1]:9000, localhost:9000)"
-    )
-
-
-def _network(text: str) -> IPNetwork | None:
-    try:
-        return ipaddress.ip_network(text.removeprefix("[").removesuffix("]"), strict=False)
-    except ValueError:
-        return None
+        return not self._own.isdisjoint({(wild, port) for wild in _WILDCARDS}) and is_local(address)

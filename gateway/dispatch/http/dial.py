@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from aiohappyeyeballs import start_connection
 
-from gateway.dispatch.egress import EgressGuard, TargetRefused, literal_address
+from gateway.dispatch.egress import EgressGuard, TargetRefused
+from gateway.dispatch.hosts import literal_address
 from gateway.dispatch.http.connection import Connection
 from gateway.dispatch.http.errors import CallFailed, InvalidRequest
 from gateway.dispatch.http.message import Origin

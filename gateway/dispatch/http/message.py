@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from yarl import URL
 
-from gateway.dispatch.egress import literal_address
+from gateway.dispatch.hosts import literal_address
 from gateway.dispatch.http.errors import InvalidRequest
 from gateway.dispatch.http.proxy import Proxy
 
