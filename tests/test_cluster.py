@@ -77,6 +77,12 @@ def contents(slot: Slot) -> dict[bytes, bytes]:
     return found
 
 
+def refused(slot: Slot) -> int:
+    """How often the two have answered TRYAGAIN."""
+    counts = (ask(node, "INFO", "errorstats").get("errorstat_TRYAGAIN", {}) for node in slot[1:])
+    return sum(int(count.get("count", 0)) for count in counts)
+
+
 async def test_a_slot_that_moved_in_part_is_left_alone_until_it_has_moved(deployment: Deployment, slot: Slot) -> None:
     """With some keys here and some there every script fails before its first write; after the move all goes on."""
     async with deployment.store(REDIS_TIMEOUT="0.3") as store:
@@ -133,8 +139,9 @@ async def test_a_call_waits_out_a_slot_that_moves(deployment: Deployment, slot: 
             while move(1):
                 assert await store.clients.get("acme") is not None  # a single key is asked for on either side
                 store.clients.forget()
+            before = refused(slot)
             waiting = asyncio.create_task(store.tasks.admit("acme", spec(), create=False))
-            await asyncio.sleep(0.05)  # so that it meets the slot on its way; if it does not, it only proves less
+            await until(lambda: refused(slot) > before)
             assert not waiting.done()
         assert isinstance(await waiting, Admitted)
         assert len((await store.claims.claim("acme", 5)).tasks) == 2

@@ -1,6 +1,5 @@
 """Dead letters: listed by client, error and time, replayed as if just enqueued, purged for good."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -44,6 +43,10 @@ async def listed(store: Store, wanted: DeadFilter = ALL, limit: int = 500) -> li
             return found
 
 
+def now_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
 async def test_pages_join_to_the_whole_list_newest_first(store: Store) -> None:
     """Each dead letter once, also those of one millisecond and where the cursor's own one has gone meanwhile."""
     ids = [await die(store) for _ in range(25)]
@@ -62,8 +65,9 @@ async def test_pages_join_to_the_whole_list_newest_first(store: Store) -> None:
 async def test_filters_choose_by_error_status_and_time(store: Store) -> None:
     """Reason, error, status and time; what is not chosen stays."""
     gone, forbidden = await die(store, 410), await die(store, 403)
-    await asyncio.sleep(0.002)  # another millisecond
-    middle = int(datetime.now(UTC).timestamp() * 1000)
+    dying = now_ms()
+    await until(lambda: now_ms() > dying + 1)  # those before and after are told apart by their milliseconds
+    middle = now_ms()
     late = await die(store, 410)
     assert await listed(store, DeadFilter(error="HTTP 410")) == [late, gone]
     assert await listed(store, DeadFilter(error="403")) == [forbidden]
