@@ -1,4 +1,4 @@
-"""The Redis of a run: one server behind a proxy for each gateway, a Cluster, or a primary under Sentinels."""
+"""The Redis of a run: one server, a Cluster, or a primary under Sentinels."""
 
 import asyncio
 import contextlib
@@ -13,8 +13,6 @@ from topologies import Cluster, Sentinels
 
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 
-from .proxy import Proxy
-
 # Each write is in a file before it is answered, so that a process that is killed loses nothing by itself.
 _KEPT = ("--appendonly", "yes", "--appendfsync", "always")
 
@@ -24,7 +22,10 @@ class Backend(Protocol):
 
     keyspace: Keyspace
 
-    async def start(self, gateways: int) -> None: ...
+    async def start(self) -> None: ...
+
+    def ports(self) -> list[int]:
+        """Where its servers listen, all that a gateway may talk to."""
 
     def environment(self, number: int) -> dict[str, str]:
         """What the gateway of this number is told of it."""
@@ -36,22 +37,21 @@ class Backend(Protocol):
 
 
 class Single:
-    """One Valkey with an AOF, which each gateway reaches through a proxy of its own."""
+    """One Valkey with an AOF."""
 
     keyspace = Keyspace("", 1)
 
     def __init__(self, folder: Path) -> None:
         self.server = Server(folder)
-        self.proxies: list[Proxy] = []
 
-    async def start(self, gateways: int) -> None:
+    async def start(self) -> None:
         await self.server.start()
-        for _ in range(gateways):
-            self.proxies.append(Proxy(self.server.port))
-            await self.proxies[-1].start()
+
+    def ports(self) -> list[int]:
+        return [self.server.port]
 
     def environment(self, number: int) -> dict[str, str]:
-        return {"REDIS_URL": self.proxies[number].url}
+        return {"REDIS_URL": self.server.url}
 
     @contextlib.asynccontextmanager
     async def redis(self) -> AsyncIterator[Any]:
@@ -60,8 +60,6 @@ class Single:
 
     async def stop(self) -> None:
         self.server.kill()
-        for proxy in self.proxies:
-            await proxy.stop()
 
 
 class OnCluster:
@@ -78,8 +76,11 @@ class OnCluster:
         assert self._cluster is not None
         return self._cluster
 
-    async def start(self, gateways: int) -> None:
+    async def start(self) -> None:
         self._cluster = await asyncio.to_thread(Cluster, self._folder, *_KEPT)
+
+    def ports(self) -> list[int]:
+        return [node.port for node in self.cluster.nodes]
 
     def environment(self, number: int) -> dict[str, str]:
         return {"REDIS_URL": self.cluster.nodes[number % 3].url, "REDIS_CLUSTER": "true"}
@@ -109,8 +110,11 @@ class OnSentinels:
         assert self._sentinels is not None
         return self._sentinels
 
-    async def start(self, gateways: int) -> None:
+    async def start(self) -> None:
         self._sentinels = await asyncio.to_thread(Sentinels, self._folder, *_KEPT)
+
+    def ports(self) -> list[int]:
+        return [server.port for server in (*self.sentinels.servers, *self.sentinels.sentinels)]
 
     def environment(self, number: int) -> dict[str, str]:
         return {"REDIS_URL": self.sentinels.url}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,23 @@ async def primary_killed(run: Run, primary: Server, promoted: Callable[[], bool]
     assert took <= RESUME_SECONDS, took
     if not back:
         await asyncio.to_thread(primary.start)
+
+
+async def primary_paused(run: Run, primary: Server, promoted: Callable[[], bool]) -> None:
+    """SIGSTOP of a primary, and SIGCONT once its replica has taken over and more than a lease has gone by: it knows
+    nothing of that yet, and carries out what had reached its sockets."""
+    run.extras_allowed += await run.pending() + _just_ended(run)
+    primary.signal(signal.SIGSTOP)
+    await asyncio.sleep(run.pause)  # the fault itself
+    await until(promoted, GENEROUS)
+    primary.signal(signal.SIGCONT)
+    await until(lambda: _accepted(run), GENEROUS)
+
+
+def followed(run: Run, old: Server) -> bool:
+    """Whether the Sentinels have another primary than this one, and it knows."""
+    new = run.sentinels.primary()
+    return new is not old and role(new) == "master"
 
 
 def _just_ended(run: Run) -> int:

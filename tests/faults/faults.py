@@ -11,7 +11,7 @@ from conftest import until
 from processes import GENEROUS
 
 from .accounts import Accounts, settled
-from .failover import move_slot, primary_killed, role, slot_of
+from .failover import followed, move_slot, primary_killed, primary_paused, role, slot_of
 from .run import Plan, Run, ports_of, running
 from .target import Call
 
@@ -26,8 +26,18 @@ class Fault:
 
 
 FAULTS: dict[str, Fault] = {}
-# What befalls gateways and not their Redis is to hold wherever that keeps its data.
-EVERYWHERE = ("gateways_killed_and_terminated", "gateway_frozen", "clocks_an_hour_off", "poison", "targets_misbehave")
+# What is the same wherever Redis keeps its data; faults of one kind of Redis say so in their plans.
+EVERYWHERE = (
+    "gateways_killed_and_terminated",
+    "gateway_frozen",
+    "gateway_cut_off",
+    "replies_dropped",
+    "redis_out_of_memory",
+    "targets_misbehave",
+    "clocks_an_hour_off",
+    "few_open_files",
+    "poison",
+)
 
 
 def fault(**plan: Any) -> Callable[[Callable[[Run], Awaitable[None]]], Callable[[Run], Awaitable[None]]]:
@@ -61,26 +71,26 @@ async def gateway_frozen(run: Run) -> None:
     await run.freeze(0, 2)
 
 
-@fault()
+@fault(proxied=True)
 async def gateway_cut_off(run: Run) -> None:
     """One gateway hears nothing of Redis for two leases; what it had sent arrives late."""
     await run.until_delivered(0.25)
     # More may be claimed by a request that was on its way: such a claim is made, its call is not.
-    run.proxies[0].hold()
+    run.networks[0].hold()
     run.extras_allowed += await run.pending(run.gateways[0])
     await asyncio.sleep(2 * run.plan.lease)  # the fault itself
-    run.proxies[0].release()
+    run.networks[0].release()
 
 
-@fault()
+@fault(proxied=True)
 async def replies_dropped(run: Run) -> None:
     """Every twentieth reply of Redis to either gateway is lost, and the connection with it."""
-    for proxy in run.proxies:
-        proxy.drop_every = 20
+    for network in run.networks:
+        network.drop(every=20)
     await run.until_delivered(0.9)
-    for proxy in run.proxies:
-        proxy.drop_every = 0
-    run.notes["replies dropped"] = sum(proxy.dropped for proxy in run.proxies)
+    for network in run.networks:
+        network.drop(every=0)
+    run.notes["replies dropped"] = sum(network.dropped for network in run.networks)
 
 
 @fault()
@@ -103,7 +113,7 @@ async def redis_paused(run: Run) -> None:
     await run.until_delivered(0.3)
     run.extras_allowed += await run.pending()
     run.server.signal(signal.SIGSTOP)
-    await asyncio.sleep(10 if run.plan.scale > 1 else 2 * run.plan.lease)  # the fault itself
+    await asyncio.sleep(run.pause)  # the fault itself
     run.server.signal(signal.SIGCONT)
 
 
@@ -111,13 +121,12 @@ async def redis_paused(run: Run) -> None:
 async def redis_out_of_memory(run: Run) -> None:
     """No room for new tasks: they are refused, what is there is worked off, and with room all goes on."""
     await run.until_delivered(0.3)
-    async with run.redis() as client:
-        await client.config_set("maxmemory", 1_000_000)
-        before = len(run.load.unknown)
-        await until(lambda: len(run.load.unknown) > before + 10, GENEROUS)
-        # All that is due is worked off, although memory is full.
-        await until(lambda: _worked_off(run), GENEROUS)
-        await client.config_set("maxmemory", 0)
+    before = len(run.load.unknown)
+    await run.memory(1_000_000)
+    await until(lambda: len(run.load.unknown) > before + 10, GENEROUS)
+    # All that is due is worked off, although memory is full.
+    await until(lambda: _worked_off(run), GENEROUS)
+    await run.memory(0)
 
 
 async def _worked_off(run: Run) -> bool:
@@ -137,10 +146,9 @@ async def targets_misbehave(run: Run) -> None:
 @fault()
 async def clocks_an_hour_off(run: Run) -> None:
     """One gateway's clock is an hour ahead, the other's an hour back."""
-    path = str(Path(__file__).parent / "clock")
     for number, offset in enumerate(("3600", "-3600")):
         await run.terminate(number)
-        await run.restart(number, PYTHONPATH=path, CLOCK_OFFSET=offset)
+        await run.restart(number, CLOCK_OFFSET=offset)
         async with run.session.get(run.gateways[number].url + "/v1/rate-limit?client_id=metered") as answer:
             run.notes[f"gateway {number}"] = answer.headers.get("Date", "")
     await run.until_delivered(0.9)
@@ -188,12 +196,16 @@ async def sentinel_failover(run: Run) -> None:
     """SIGKILL of the primary that the Sentinels watch; they promote a replica."""
     await run.until_delivered(0.3)
     old = run.sentinels.primary()
+    await primary_killed(run, old, lambda: followed(run, old))
+    await run.until_delivered(0.8)
 
-    def promoted() -> bool:
-        new = run.sentinels.primary()
-        return new is not old and role(new) == "master"
 
-    await primary_killed(run, old, promoted)
+@fault(topology="sentinel", settings=_DURABLE)
+async def sentinel_primary_paused(run: Run) -> None:
+    """The primary answers nothing until long after another has taken over, then everything, as if nothing had been."""
+    await run.until_delivered(0.3)
+    old = run.sentinels.primary()
+    await primary_paused(run, old, lambda: followed(run, old))
     await run.until_delivered(0.8)
 
 
@@ -207,15 +219,10 @@ async def replicas_behind(run: Run) -> None:
         replica.signal(signal.SIGSTOP)
     run.extras_allowed += await run.pending()
     await asyncio.sleep(1.5 * run.plan.lease)  # the fault itself
-
-    def promoted() -> bool:
-        new = run.sentinels.primary()
-        return new is not old and role(new) == "master"
-
     old.kill()
     for replica in others:
         replica.signal(signal.SIGCONT)
-    await until(promoted, GENEROUS)
+    await until(lambda: followed(run, old), GENEROUS)
     await asyncio.to_thread(old.start)
     await run.until_delivered(0.8)
 
@@ -227,6 +234,16 @@ async def cluster_failover(run: Run) -> None:
     old = run.cluster.owner(slot_of(run))
     replica = run.cluster.nodes[run.cluster.nodes.index(old) + 3]
     await primary_killed(run, old, lambda: role(replica) == "master", back=True)
+    await run.until_delivered(0.8)
+
+
+@fault(topology="cluster", settings=_DURABLE)
+async def cluster_primary_paused(run: Run) -> None:
+    """A primary answers nothing until long after its replica has taken over, then everything."""
+    await run.until_delivered(0.3)
+    old = run.cluster.owner(slot_of(run))
+    replica = run.cluster.nodes[run.cluster.nodes.index(old) + 3]
+    await primary_paused(run, old, lambda: role(replica) == "master")
     await run.until_delivered(0.8)
 
 

@@ -1,10 +1,46 @@
-"""A TCP proxy before Redis that one gateway goes through: it can hold everything back, or lose replies."""
+"""TCP proxies between one gateway and the servers of its Redis: they hold everything back, or lose replies."""
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import hiredis
+
+
+class Network:
+    """What one gateway reaches Redis through: a proxy for each server there is, at these ports."""
+
+    def __init__(self, ports: Iterable[int]) -> None:
+        self._proxies = {port: Proxy(port) for port in ports}
+
+    @property
+    def detours(self) -> str:
+        """For the gateway: which port to take instead of which."""
+        return ",".join(f"{port}={proxy.port}" for port, proxy in self._proxies.items())
+
+    @property
+    def dropped(self) -> int:
+        return sum(proxy.dropped for proxy in self._proxies.values())
+
+    async def start(self) -> None:
+        await asyncio.gather(*(proxy.start() for proxy in self._proxies.values()))
+
+    def hold(self) -> None:
+        for proxy in self._proxies.values():
+            proxy.hold()
+
+    def release(self) -> None:
+        for proxy in self._proxies.values():
+            proxy.release()
+
+    def drop(self, every: int) -> None:
+        """From now on each server's every n-th reply is lost; 0: none."""
+        for proxy in self._proxies.values():
+            proxy.drop_every = every
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(proxy.stop() for proxy in self._proxies.values()))
 
 
 class Proxy:
@@ -22,10 +58,6 @@ class Proxy:
         self._flowing.set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -68,20 +100,27 @@ class Proxy:
     ) -> None:
         while data := await source.read(65536):
             await self._flowing.wait()
-            if replies is not None and self._loses(data, replies):
-                raise ConnectionResetError
+            kept = data if replies is None else self._before_a_loss(data, replies)
             if sink.transport.is_closing():  # asyncio would ignore the write, uvloop raises RuntimeError
                 raise ConnectionResetError
-            sink.write(data)
+            sink.write(kept)
             await sink.drain()
+            if len(kept) < len(data):
+                raise ConnectionResetError
         # One end has closed: a command that was on its way still arrives before the other end hears of it.
         raise ConnectionResetError
 
-    def _loses(self, data: bytes, replies: hiredis.Reader) -> bool:
-        replies.feed(data)
-        lost = False
-        while replies.gets() is not False:
-            self._replies += 1
-            lost = lost or (self.drop_every > 0 and self._replies % self.drop_every == 0)
-        self.dropped += lost
-        return lost
+    def _before_a_loss(self, data: bytes, replies: hiredis.Reader) -> bytes:
+        """The replies up to the one that is lost; all of them where none is."""
+        whole = 0  # bytes up to the end of the last reply that is complete
+        fed = 0
+        for line in data.splitlines(keepends=True):
+            replies.feed(line)
+            fed += len(line)
+            while replies.gets() is not False:
+                self._replies += 1
+                if self.drop_every > 0 and self._replies % self.drop_every == 0:
+                    self.dropped += 1
+                    return data[:whole]
+                whole = fed
+        return data

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import redis.asyncio as redis
 from conftest import until
 from processes import GENEROUS, Process, Server
 from topologies import Cluster, Sentinels
 
 from .backends import BACKENDS, Backend, OnCluster, OnSentinels, Single
-from .proxy import Proxy
+from .proxy import Network
 from .target import Target
 
 # Beside every fault: a client whose window is small enough to be reached, and one whose calls outlast their leases.
 METERED, METERED_LIMIT = "metered", 15
 PATIENT = "patient"
+_INSIDE = Path(__file__).parent / "inside"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class Plan:
 
     ``lease`` in seconds; ``call_ms`` is how long a call to the target takes, but for ``patient`` tasks of a client of
     their own, whose calls take longer than a lease; ``batch`` tasks go in one request. ``topology``: one of `BACKENDS`.
+    ``proxied``: each gateway reaches Redis through a `Network` of its own.
     """
 
     tasks: int = 300
@@ -44,6 +47,7 @@ class Plan:
     gateways: int = 2
     scale: float = 1
     topology: str = "single"
+    proxied: bool = False
     settings: dict[str, str] = field(default_factory=dict)
 
 
@@ -91,6 +95,7 @@ class Run:
         where = folder / "redis" if plan.topology == "single" else Path(self.sockets.name)
         self.backend: Backend = BACKENDS[plan.topology](where)
         self.target = Target()
+        self.networks: list[Network] = []
         self.gateways: list[Process] = []
         self.serving: set[int] = set()
         self.load = Load()
@@ -116,12 +121,6 @@ class Run:
         return self.backend.server
 
     @property
-    def proxies(self) -> list[Proxy]:
-        """What stands between each gateway and the one Redis."""
-        assert isinstance(self.backend, Single)
-        return self.backend.proxies
-
-    @property
     def cluster(self) -> Cluster:
         assert isinstance(self.backend, OnCluster)
         return self.backend.cluster
@@ -132,7 +131,10 @@ class Run:
         return self.backend.sentinels
 
     async def begin(self) -> None:
-        await asyncio.gather(self.backend.start(self.plan.gateways), self.target.start())
+        await asyncio.gather(self.backend.start(), self.target.start())
+        if self.plan.proxied:
+            self.networks = [Network(self.backend.ports()) for _ in range(self.plan.gateways)]
+            await asyncio.gather(*(network.start() for network in self.networks))
         self.gateways = [self.launch(number) for number in range(self.plan.gateways)]
         await asyncio.gather(*(gateway.ready() for gateway in self.gateways))
         self.serving = set(range(self.plan.gateways))
@@ -143,9 +145,11 @@ class Run:
             assert status == 200, answer
 
     def launch(self, number: int, *, files: int = 0, **more: str) -> Process:
-        """A gateway; with one Redis, behind a proxy of its own."""
+        """A gateway."""
         env = {
             **self.backend.environment(number),
+            "PYTHONPATH": str(_INSIDE),
+            "DETOURS": self.networks[number].detours if self.networks else "",
             "REDIS_TIMEOUT": str(min(1.5, self.plan.lease / 4)),
             "LEASE_SECONDS": str(self.plan.lease),
             "DRAIN_SECONDS": str(max(5, 2 * self.plan.lease)),  # longer than the longest call
@@ -177,7 +181,7 @@ class Run:
         self.serving.discard(number)
         self.gateways[number].process.send_signal(signal.SIGSTOP)
         async with self.redis() as client:
-            for _ in range(3):  # each lets Redis, and the proxy in this process, read what lies in the sockets
+            for _ in range(3):  # each lets Redis, and a proxy in this process, read what lies in the sockets
                 await client.ping()
 
     async def freeze(self, number: int, leases: float) -> None:
@@ -198,6 +202,18 @@ class Run:
     def redis(self) -> contextlib.AbstractAsyncContextManager[Any]:
         """A client that knows nothing of the gateway."""
         return self.backend.redis()
+
+    @property
+    def pause(self) -> float:
+        """How long a Redis is paused, in seconds: longer than a lease."""
+        return 10 if self.plan.scale > 1 else 2 * self.plan.lease
+
+    async def memory(self, most: int) -> None:
+        """How many bytes each server of Redis may use; 0: as many as there are."""
+        for port in self.backend.ports():
+            async with redis.Redis(port=port) as client:
+                with contextlib.suppress(redis.ResponseError):  # a Sentinel keeps nothing
+                    await client.config_set("maxmemory", most)
 
     def key(self, name: str, client: str) -> str:
         """A key of the client, with what a Cluster has it carry."""
@@ -287,6 +303,8 @@ class Run:
                 gateway.process.send_signal(signal.SIGKILL)
                 gateway.process.wait()
         await self.backend.stop()
+        for network in self.networks:
+            await network.stop()
         await self.target.stop()
         self.sockets.cleanup()
 
