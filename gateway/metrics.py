@@ -126,6 +126,7 @@ class _Metrics:
             "gateway_start_delay_seconds", "Time from a task's due time to its start.", buckets=_LONG_SECONDS
         )
         self.in_flight = gauge("gateway_in_flight", "Calls to targets that are open now.")
+        self.max_in_flight = gauge("gateway_max_in_flight", "Calls to targets that may be open at once.")
         # What Redis holds is the same for every worker: the last one to look is right, and the sum would
         # be wrong.
         self.depths = {
@@ -141,6 +142,11 @@ class _Metrics:
         }
         self.totals = _Children(
             gauge("gateway_tasks", "Tasks by state, over all clients.", "state", mode="livemostrecent")
+        )
+        self.oldest_waiting = gauge(
+            "gateway_oldest_waiting_seconds",
+            "For how long the task has been due that waits longest, over all clients; 0 where none waits.",
+            mode="livemostrecent",
         )
         self.redis_seconds = _Children(
             histogram("gateway_redis_command_duration_seconds", "Redis round trips.", "operation")
@@ -300,6 +306,11 @@ def set_in_flight(n: int) -> None:
     _now.in_flight.set(n)
 
 
+def set_max_in_flight(n: int) -> None:
+    """How many calls this process may have open."""
+    _now.max_in_flight.set(n)
+
+
 def set_pool(in_use: int, size: int) -> None:
     """Redis connections of this process."""
     _now.pool_in_use.set(in_use)
@@ -320,6 +331,11 @@ def totals(queued: int, scheduled: int, dead: int) -> None:
     """What Redis holds of all clients."""
     for state, n in (("queued", queued), ("scheduled", scheduled), ("dead", dead)):
         _now.totals[(state,)].set(n)
+
+
+def oldest_waiting(seconds: float) -> None:
+    """How long the task waits that waits longest, of all clients."""
+    _now.oldest_waiting.set(seconds)
 
 
 def invariant_violated(kind: str) -> None:

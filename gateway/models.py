@@ -268,11 +268,16 @@ class DeadFilter(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """A client's figures of this moment. ``paused``: the queues that start nothing, "" for all of them."""
+    """A client's figures of this moment.
+
+    ``oldest_waiting``: for how many seconds the task has been due that waits longest, None where none waits.
+    ``paused``: the queues that start nothing, "" for all of them.
+    """
 
     window: Window
     in_flight: int
     queued: int
     scheduled: int
     dead: int
+    oldest_waiting: float | None = None
     paused: frozenset[str] = frozenset()

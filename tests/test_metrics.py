@@ -1,5 +1,6 @@
 """The metrics: names, labels, caps, and what several processes answer together."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ def test_every_metric_has_its_name() -> None:
     metrics.redis_call("admit", 0.001)
     metrics.redis_error("admit")
     metrics.set_in_flight(3)
+    metrics.set_max_in_flight(1000)
+    metrics.oldest_waiting(7.5)
     metrics.set_pool(2, 100)
     metrics.depths("acme", 1, 2, 3, 4)
     metrics.totals(10, 20, 30)
@@ -56,6 +59,8 @@ def test_every_metric_has_its_name() -> None:
         ("gateway_attempts_total", ("retry", "none")): 1,
         ("gateway_attempt_duration_seconds_count", ()): 2,
         ("gateway_start_delay_seconds_count", ()): 1,
+        ("gateway_max_in_flight", ()): 1000,
+        ("gateway_oldest_waiting_seconds", ()): 7.5,
         ("gateway_http_requests_total", ("POST", "/v1/enqueue", "201")): 1,
         ("gateway_http_request_duration_seconds_count", ("/v1/enqueue",)): 1,
         ("gateway_redis_command_duration_seconds_count", ("admit",)): 1,
@@ -149,6 +154,14 @@ def test_depths_of_a_client_that_nobody_lists_any_more_are_removed() -> None:
     assert found["gateway_tasks_dead", ("other",)] == 3
     metrics.keep_depths([])
     assert not [name for name, _ in samples() if name == "gateway_tasks_dead"]
+
+
+def test_every_metric_is_in_the_documentation() -> None:
+    """docs/monitoring.md lists each by its name."""
+    text = (Path(__file__).parent.parent / "docs/monitoring.md").read_text()
+    names = re.findall(r"^# TYPE (?!process_)(\S+)", metrics.render()[0].decode(), re.MULTILINE)
+    assert len(names) > 20
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 async def test_gauges_follow_what_redis_holds(gateway: GatewayFactory, valkey: str, a_client: str) -> None:

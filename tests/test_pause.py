@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from conftest import ADMIN_KEY, GatewayFactory, Target, until
+from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
 from deployments import Deployment
 from test_cli import run
 from test_store import admit, limit, outcome
@@ -123,11 +123,33 @@ async def test_an_operator_pauses_and_resumes(gateway: GatewayFactory, target: T
 
     await until(waits)
     assert target.calls == []
+    usage = f"/admin/clients/usage?client_id={a_client}"
+    await until(lambda: _oldest_waiting(gw, usage, lambda age: age is not None and age > 0))
     status, body, _ = await gw.admin("POST", f"/admin/clients/resume?client_id={a_client}")
     assert (status, body["paused"], body["rate_limit"]["max_concurrent"]) == (200, False, 3)
     await target.received(2)
+    await until(lambda: _oldest_waiting(gw, usage, lambda age: age is None))
     status, body, _ = await gw.admin("POST", f"/admin/clients/pause?client_id={a_client}&queue=a.b")
     assert (status, body["error"]) == (400, "Invalid query")
+
+
+async def _oldest_waiting(gw: Gateway, usage: str, says: Callable[[float | None], bool]) -> bool:
+    return says((await gw.admin("GET", usage))[1]["oldest_waiting"])
+
+
+async def test_what_was_handed_back_waits_since_it_was_due(opened: Opened) -> None:
+    """The oldest task is the oldest, whether it was started before or not."""
+    store = await opened()
+    await admit(store)
+    [task] = (await store.claims.claim("acme", 1)).tasks
+    assert (await store.windows.usage("acme")).oldest_waiting is None
+    await admit(store)
+    newer = (await store.windows.usage("acme")).oldest_waiting
+    await store.claims.hand_back([task])
+    older = (await store.windows.usage("acme")).oldest_waiting
+    assert newer is not None
+    assert older is not None
+    assert older > newer
 
 
 async def test_the_commands(gateway: GatewayFactory, a_client: str) -> None:

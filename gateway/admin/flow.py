@@ -54,6 +54,7 @@ async def _answer(request: web.Request, client: Client) -> web.StreamResponse:
         "current_usage": seen.window.used,
         "in_flight": seen.in_flight,
         "queued": seen.queued,
+        "oldest_waiting": None if seen.oldest_waiting is None else round(seen.oldest_waiting, 1),
         "scheduled": seen.scheduled,
         "dead": seen.dead,
     }

@@ -20,7 +20,7 @@ Queue = Annotated[str | None, typer.Option(help="only this queue; all of them un
 Enabled = Annotated[bool | None, typer.Option("--enabled/--disabled", show_default=False)]
 
 _COLUMNS = ("client", "tier", "max_concurrent", "requests_per_min", "source", "queues", "enabled", "updated")
-_FIGURES = ("client", "paused", "admitted", "in_flight", "queued", "scheduled", "dead")
+_FIGURES = ("client", "paused", "admitted", "in_flight", "queued", "oldest", "scheduled", "dead")
 # Refusals that every further line would meet too.
 _HOPELESS = {None, 401, 403, 404, 405}
 
@@ -176,7 +176,8 @@ def _show_figures(answer: Any, *, as_json: bool) -> None:
     paused = "all" if seen["paused"] else ", ".join(seen["paused_queues"]) or "none"
     used = f"{seen['current_usage']} of {seen['rate_limit']['requests_per_min']}"
     running = f"{seen['in_flight']} of {seen['rate_limit']['max_concurrent']}"
-    counts = (str(seen[name]) for name in ("queued", "scheduled", "dead"))
+    oldest = "-" if seen["oldest_waiting"] is None else f"{seen['oldest_waiting']:g} s"
+    counts = (str(seen["queued"]), oldest, str(seen["scheduled"]), str(seen["dead"]))
     table(_FIGURES, [(seen["client_id"], paused, used, running, *counts)])
 
 

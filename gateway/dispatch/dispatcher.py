@@ -56,6 +56,7 @@ class Dispatcher:
         self._drain_seconds = drain_seconds
         self._on_due = on_due
         self._lanes = Lanes(max_in_flight)
+        metrics.set_max_in_flight(max_in_flight)
         self._leases = Leases(claims, self._lanes, lease_seconds)
         self._attempts = Attempts(claims, sender, self._leases)
         self._scheduler: Scheduler | None = None

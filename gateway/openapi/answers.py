@@ -214,6 +214,9 @@ class Figures(Struct):
     current_usage: Annotated[Count, Meta(description="requests admitted in the window")]
     in_flight: Annotated[Count, Meta(description="calls open, over all replicas")]
     queued: Count
+    oldest_waiting: Annotated[
+        float | None, Meta(description="seconds for which the task has been due that waits longest")
+    ]
     scheduled: Annotated[Count, Meta(description="delayed tasks and retries")]
     dead: Count
 

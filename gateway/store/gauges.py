@@ -20,16 +20,19 @@ _AT_ONCE: Final = 50
 async def collect_once(store: Store) -> None:
     """Read the figures of the active clients and set the gauges."""
     queued = scheduled = dead = 0
+    oldest = 0.0
     clients = await store.claims.active(CLIENTS)
     for start in range(0, len(clients), _AT_ONCE):
         chunk = clients[start : start + _AT_ONCE]
         for client_id, usage in zip(chunk, await asyncio.gather(*map(store.windows.usage, chunk)), strict=True):
             metrics.depths(client_id, usage.queued, usage.scheduled, usage.in_flight, usage.dead)
+            oldest = max(oldest, usage.oldest_waiting or 0.0)
             queued += usage.queued
             scheduled += usage.scheduled
             dead += usage.dead
     metrics.keep_depths(clients)
     metrics.totals(queued, scheduled, dead)
+    metrics.oldest_waiting(oldest)
 
 
 async def keep_gauges(store: Store) -> None:
