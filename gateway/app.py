@@ -20,6 +20,7 @@ from gateway.admin import dead as admin_dead
 from gateway.admin import flow as admin_flow
 from gateway.admin import journal as admin_journal
 from gateway.admin import replicas as admin_replicas
+from gateway.admin import signing as admin_signing
 from gateway.admin import tiers as admin_tiers
 from gateway.api import health
 from gateway.api.routes import client_routes
@@ -86,6 +87,7 @@ def _add_admin(
     admin = _with_parts(web.Application(middlewares=ADMIN(settings)), settings, store, dispatcher, guard)
     admin.add_routes(admin_clients.ROUTES)
     admin.add_routes(admin_flow.ROUTES)
+    admin.add_routes(admin_signing.ROUTES)
     admin.add_routes(admin_dead.ROUTES)
     admin.add_routes(admin_replicas.ROUTES)
     admin.add_routes(admin_journal.ROUTES)
@@ -193,7 +195,9 @@ async def _make_dispatcher(
     stack: contextlib.AsyncExitStack, settings: Settings, store: Store, guard: EgressGuard
 ) -> Dispatcher:
     max_in_flight = _calls_at_once(settings.max_in_flight)
-    sender = await stack.enter_async_context(HttpSender(guard, max_in_flight, settings.outbound_proxy))
+    sender = await stack.enter_async_context(
+        HttpSender(guard, max_in_flight, settings.outbound_proxy, keys=store.signing.keys)
+    )
     upkeep = await stack.enter_async_context(Upkeep(store.claims, store.audit, settings.lease_seconds))
     return Dispatcher(
         store.claims,

@@ -152,7 +152,9 @@ async def gateway(store_url: str) -> AsyncIterator[GatewayFactory]:
             guard = EgressGuard(settings.outbound_allow, settings.outbound_allow_private, settings.upstream_url, ())
             dispatcher = None
             if dispatch:
-                sender = await stack.enter_async_context(HttpSender(guard, settings.max_in_flight))
+                sender = await stack.enter_async_context(
+                    HttpSender(guard, settings.max_in_flight, keys=store.signing.keys)
+                )
                 upkeep = await stack.enter_async_context(Upkeep(store.claims, store.audit, settings.lease_seconds))
                 dispatcher = await stack.enter_async_context(
                     Dispatcher(

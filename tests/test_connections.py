@@ -87,6 +87,8 @@ async def operate(store: Store) -> None:
     """What operators ask for: a pause, dead letters, explanations, who is there."""
     for paused in (True, False):
         assert await store.clients.pause("acme", paused=paused)
+    made, _ = await store.signing.create("acme")
+    assert await store.signing.remove("acme", made.secret_id)
     dead = await admit(store)
     (task,) = (await store.claims.claim("acme", 1)).tasks
     await store.claims.finish(task, outcome(Verdict.REFUSED, 404), retry_in=None)

@@ -6,7 +6,7 @@ import orjson
 import typer
 
 from gateway import __version__
-from gateway.cli import audit, check, clients, dead, doctor, serve
+from gateway.cli import audit, check, clients, dead, doctor, serve, signing
 
 app = typer.Typer(
     name="gateway",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.add_typer(clients.app, name="clients")
 app.add_typer(dead.app, name="dead")
+app.add_typer(signing.app, name="signing")
 app.command("audit")(audit.audit)
 app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)

@@ -5,6 +5,7 @@ stored in `store`; how HTTP is spoken is `gateway.dispatch.http`.
 
 import ssl
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -17,6 +18,7 @@ from gateway.dispatch.http.client import Client
 from gateway.dispatch.http.errors import CallFailed, InvalidRequest
 from gateway.dispatch.http.proxy import Proxy
 from gateway.dispatch.retry import parse_retry_after
+from gateway.dispatch.signing import SIGNED_HEADERS, signature_headers
 from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
 
 log = structlog.get_logger()
@@ -24,6 +26,10 @@ log = structlog.get_logger()
 USER_AGENT = f"task-dispatch-gateway/{__version__}"
 _RETRIED_STATUSES = frozenset({408, 425, 429})
 _FORGED = frozenset({"x-task-id", "x-client-id", "x-attempt"})
+_SIGNED = _FORGED | SIGNED_HEADERS
+
+# What signs the calls of a client; none: they are not signed.
+Keys = Callable[[str], Awaitable[Sequence[bytes]]]
 
 
 class Sender(Protocol):
@@ -34,16 +40,25 @@ class Sender(Protocol):
 
 
 class HttpSender:
-    """A `Sender` over HTTP/1.1. ``limit``: connections open at once (MAX_IN_FLIGHT); ``proxy``: OUTBOUND_PROXY;
-    ``tls``: who is trusted, the system's authorities unless given. An async context manager."""
+    """A `Sender` over HTTP/1.1; an async context manager.
+
+    ``limit``: connections open at once (MAX_IN_FLIGHT); ``proxy``: OUTBOUND_PROXY; ``tls``: who is trusted, the
+    system's authorities unless given; ``keys``: what signs a client's calls, asked for each attempt.
+    """
 
     def __init__(
-        self, guard: EgressGuard, limit: int, proxy: str | None = None, tls: ssl.SSLContext | None = None
+        self,
+        guard: EgressGuard,
+        limit: int,
+        proxy: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self._guard = guard
         self._limit = limit
         self._proxy = Proxy.parse(proxy) if proxy else None
         self._tls = tls
+        self._keys = keys
         self._client: Client | None = None
 
     async def __aenter__(self) -> Self:
@@ -72,8 +87,12 @@ class HttpSender:
         try:
             if self._client is None:
                 raise RuntimeError("the sender is not open")
+            keys = await self._keys(task.client_id) if self._keys is not None else ()
+            headers = _headers(task, _SIGNED if keys else _FORGED)
+            if keys:
+                headers += signature_headers(task.task_id, int(started_at), task.body, keys)
             await self._client.call(
-                task.method, task.url, headers=_headers(task), body=task.body, answer=answer, timeout=timeout
+                task.method, task.url, headers=headers, body=task.body, answer=answer, timeout=timeout
             )
             verdict, reason = _judge_status(answer.status)
         except Exception as exc:
@@ -115,14 +134,14 @@ def _judge_error(exc: Exception, task: ClaimedTask) -> tuple[Verdict, str]:
     return Verdict.RETRY, "internal error"
 
 
-def _headers(task: ClaimedTask) -> list[tuple[str, str]]:
+def _headers(task: ClaimedTask, forged: frozenset[str]) -> list[tuple[str, str]]:
     """The task's headers in their own spelling, and the gateway's, which a task can't forge but for
     Idempotency-Key."""
     names = set()
     headers = []
     for name, value in task.headers.items():
         lower = name.lower()
-        if lower not in _FORGED:
+        if lower not in forged:
             names.add(lower)
             headers.append((name, value))
     headers.append(("X-Task-ID", task.task_id))

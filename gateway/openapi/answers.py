@@ -2,7 +2,7 @@
 every answer against these."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -191,8 +191,8 @@ class Change(Struct):
     address: Annotated[str, Meta(description="where it came from")]
     key: Annotated[str | None, Meta(description="which key it showed; null: none is set")]
     request_id: str
-    before: Annotated[Client | None, Meta(description="a client's settings")]
-    after: Client | None
+    before: Annotated[dict[str, Any] | None, Meta(description="a client's settings, or the id of a signing secret")]
+    after: dict[str, Any] | None
     tasks: Annotated[int | None, Meta(description="to how many it was done")]
 
 
@@ -219,6 +219,27 @@ class Figures(Struct):
     ]
     scheduled: Annotated[Count, Meta(description="delayed tasks and retries")]
     dead: Count
+
+
+class SigningSecret(Struct):
+    """What signs a client's deliveries, without itself."""
+
+    secret_id: Annotated[str, Meta(pattern="^sec_[0-9a-f]{8}$")]
+    created_at: datetime
+
+
+class SigningSecrets(Struct):
+    """A client's, oldest first; none: its deliveries are not signed."""
+
+    client_id: ClientId
+    secrets: list[SigningSecret]
+
+
+class NewSigningSecret(SigningSecret):
+    """The one answer that shows the secret."""
+
+    client_id: ClientId
+    secret: Annotated[str, Meta(pattern="^whsec_", description="for the receiver, as Standard Webhooks writes it")]
 
 
 class DeadTask(Task):

@@ -26,6 +26,7 @@ from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 from gateway.store.replicas import Replicas
 from gateway.store.scripts import Runner, pack_policy
 from gateway.store.sentinel import RedisSentinel
+from gateway.store.signing import SigningSecrets
 from gateway.store.tasks import Tasks
 from gateway.store.windows import Windows
 
@@ -46,14 +47,19 @@ class Store:
         self._api = api
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self.clients = Clients(api, settings)
+        self.signing = SigningSecrets(api)
         self.tasks = Tasks(api, self.clients, settings)
         self.dead = DeadLetters(api)
         self.replicas = Replicas(api)
         self.journal = Journal(api)
         self.windows = Windows(api, settings.window_algorithm)
-        self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self.clients.forget)
+        self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self._forget)
         self.claims = Claims(dispatch, self.consumer, self.doorbell)
         self.audit = Audit(dispatch)
+
+    def _forget(self, client_id: str | None) -> None:
+        self.clients.forget(client_id)
+        self.signing.forget(client_id)
 
     def _runner(self, settings: Settings, keyspace: Keyspace) -> tuple[Link, Runner]:
         """A link, and what runs scripts over it; with DURABILITY also the link of those that wait."""

@@ -14,12 +14,11 @@ import structlog
 from gateway.errors import Conflict, GatewayError
 from gateway.models import CLIENT_ID_PATTERN, DEFAULT_TIER, Client, RateLimit
 from gateway.settings import Settings
+from gateway.store.cache import CACHE_SECONDS, Cache
 from gateway.store.scripts import Runner
 
 log = structlog.get_logger()
 
-CACHE_SECONDS: Final = 60.0
-_CACHED: Final = 20_000
 _PAGE: Final = 500
 _READS: Final = 3
 _UPDATE_TRIES: Final = 20
@@ -68,8 +67,7 @@ class Clients:
         self._keyspace = runner.keyspace
         self._tiers = settings.tiers
         self._max_clients = runner.keyspace.share(settings.max_clients)
-        self._cache: dict[str, tuple[float, Client]] = {}
-        self._generation = 0
+        self._cache: Cache[Client] = Cache()
         self._adopted_at = -CACHE_SECONDS
 
     def new(self, client_id: str) -> Client:
@@ -94,26 +92,19 @@ class Clients:
     async def get(self, client_id: str) -> Client | None:
         """The client, from the cache where it is fresh; None: unknown. Raises UnreadableClient."""
         cached = self._cache.get(client_id)
-        if cached is not None and cached[0] > monotonic():
-            return cached[1]
-        generation = self._generation
+        if cached is not None:
+            return cached
+        generation = self._cache.generation
         text = await self._runner.command("GET", self._keyspace.config(client_id), tries=_READS)
         if text is None:
             return None
         client = self._decode(client_id, text)
-        if generation == self._generation:  # else a change was announced while we read
-            if len(self._cache) >= _CACHED:
-                self._cache.clear()
-            self._cache[client_id] = monotonic() + CACHE_SECONDS, client
+        self._cache.put(client_id, client, generation)
         return client
 
     def forget(self, client_id: str | None = None) -> None:
         """Drop one cached client, or all."""
-        self._generation += 1
-        if client_id is None:
-            self._cache.clear()
-        else:
-            self._cache.pop(client_id, None)
+        self._cache.forget(client_id)
 
     async def update(self, client_id: str, change: Callable[[Client | None], Client]) -> Client:
         """Store what ``change`` makes of the present client; asked again where another admin was faster."""

@@ -84,6 +84,10 @@ class Keyspace:
         """String: a client's settings as JSON."""
         return self._key(f"client_config:{client_id}", self.partition(client_id))
 
+    def signing(self, client_id: str) -> str:
+        """Hash: what signs a client's deliveries, by an id, each with the time it was made."""
+        return self._key(f"signing:{client_id}", self.partition(client_id))
+
     def config_pattern(self) -> str:
         """What SCAN matches to find settings another program wrote."""
         return f"{self.prefix}client_config:*"

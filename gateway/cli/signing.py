@@ -1,0 +1,54 @@
+"""`gateway signing …`: the secrets that sign a client's deliveries."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.admin_api import AdminApi
+from gateway.cli.output import Json, reported, table
+
+app = typer.Typer(
+    help="Show, make and remove what signs a client's deliveries.", no_args_is_help=True, rich_markup_mode=None
+)
+
+ClientId = Annotated[str, typer.Argument(metavar="ID", help="whose", show_default=False)]
+SecretId = Annotated[str, typer.Argument(metavar="SECRET_ID", help="which, as `list` shows it", show_default=False)]
+
+_PATH = "/admin/clients/signing"
+
+
+@app.command("list")
+@reported
+def list_secrets(client_id: ClientId, as_json: Json = False) -> None:
+    """List a client's signing secrets, oldest first, by their ids."""
+    with AdminApi() as api:
+        answer = api.call("GET", _PATH, query={"client_id": client_id})
+    if as_json:
+        typer.echo(answer.text)
+        return
+    table(("secret", "created"), [(each["secret_id"], each["created_at"]) for each in answer.data["secrets"]])
+
+
+@app.command("create")
+@reported
+def create_secret(client_id: ClientId, as_json: Json = False) -> None:
+    """Make another one; it is shown here and never again. Deliveries carry a signature by each."""
+    with AdminApi() as api:
+        answer = api.call("POST", _PATH, query={"client_id": client_id})
+    if as_json:
+        typer.echo(answer.text)
+        return
+    typer.echo(answer.data["secret"])
+    typer.echo(f"{answer.data['secret_id']}: keep the secret, it is not shown again", err=True)
+
+
+@app.command("remove")
+@reported
+def remove_secret(client_id: ClientId, secret_id: SecretId, as_json: Json = False) -> None:
+    """Remove one; nothing is signed with it from now on."""
+    with AdminApi() as api:
+        answer = api.call("DELETE", _PATH, query={"client_id": client_id, "secret_id": secret_id})
+    if answer.text:
+        typer.echo(answer.text)
+    elif not as_json:
+        typer.echo(f"removed {secret_id}")
