@@ -21,6 +21,7 @@ from gateway.admin import flow as admin_flow
 from gateway.admin import journal as admin_journal
 from gateway.admin import replicas as admin_replicas
 from gateway.admin import signing as admin_signing
+from gateway.admin import tasks as admin_tasks
 from gateway.admin import tiers as admin_tiers
 from gateway.api import health
 from gateway.api.routes import client_routes
@@ -90,6 +91,7 @@ def _add_admin(
     admin.add_routes(admin_signing.ROUTES)
     admin.add_routes(admin_dead.ROUTES)
     admin.add_routes(admin_replicas.ROUTES)
+    admin.add_routes(admin_tasks.ROUTES)
     admin.add_routes(admin_journal.ROUTES)
     admin.add_routes(admin_tiers.ROUTES)
     app.add_subapp("/admin", admin)

@@ -1,11 +1,13 @@
 """Why a task does not run: each constraint by name, from the store over every deployment, and over HTTP."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from conftest import GatewayFactory, Target, until
+from conftest import ADMIN_KEY, GatewayFactory, Target, until
 from deployments import Deployment
+from test_cli import run
 from test_store import admit, limit, one_claim, outcome
 
 from gateway.middleware.explanation import explanation
@@ -97,3 +99,42 @@ async def test_over_http(gateway: GatewayFactory, target: Target, a_client: str)
         assert (await gw.call("GET", f"/v1/{path}"))[1]["constraint"] == "starting"
     status, body, _ = await gw.call("GET", f"/v1/tasks/unknown/explain?client_id={a_client}")
     assert (status, body["error"]) == (404, "Task not found")
+
+
+async def test_operators_show_and_cancel_any_task(gateway: GatewayFactory, target: Target, a_client: str) -> None:
+    """Operators see what the client sees; the audit log has the cancellation, and a second one is 409."""
+    gw = await gateway(dispatch=False)
+    _, task, _ = await gw.enqueue({"client_id": a_client, "task": {"url": f"{target.url}/x"}})
+    path = f"tasks/{task['task_id']}?client_id={a_client}"
+    shown = (await gw.admin("GET", f"/admin/{path}"))[1]
+    assert shown == (await gw.call("GET", f"/v1/{path}"))[1]
+    assert (await gw.call("GET", f"/admin/{path}"))[0] == 401
+    status, cancelled, _ = await gw.admin("DELETE", f"/admin/{path}")
+    assert (status, cancelled["state"]) == (200, "cancelled")
+    status, refused, _ = await gw.admin("DELETE", f"/admin/{path}")
+    assert (status, refused["state"]) == (409, "cancelled")
+    assert (await gw.admin("GET", f"/admin/tasks/unknown?client_id={a_client}"))[0] == 404
+    [entry] = (await gw.admin("GET", "/admin/audit"))[1]["entries"]
+    assert (entry["action"], entry["client_id"], entry["before"]) == ("cancel", a_client, {"task_id": task["task_id"]})
+
+
+async def test_the_commands(gateway: GatewayFactory, target: Target, a_client: str) -> None:
+    """`gateway tasks get|explain|cancel`, `gateway tiers` and `gateway replicas` show what the API says."""
+    gw = await gateway(dispatch=False)
+    env = {"GATEWAY_URL": gw.url, "ADMIN_API_KEY": ADMIN_KEY}
+    _, task, _ = await gw.enqueue({"client_id": a_client, "task": {"url": f"{target.url}/x"}})
+    named = (task["task_id"], "--client", a_client)
+    shown = await run("tasks", "get", *named, env=env)
+    assert "queued" in shown.out
+    assert "0 of 6" in shown.out
+    told = await run("tasks", "explain", *named, env=env)
+    assert told.out.startswith("queued: no process that makes calls is alive")
+    assert json.loads((await run("tasks", "explain", *named, "--json", env=env)).out)["constraint"] == "no_dispatcher"
+    assert "cancelled" in (await run("tasks", "cancel", *named, env=env)).out
+    again = await run("tasks", "cancel", *named, env=env)
+    assert (again.code, "only queued" in again.err) == (1, True)
+    assert "enterprise" in (await run("tiers", env=env)).out
+    async with presence(gw.store, gw.settings, None):
+        listed = await run("replicas", env=env)
+        assert gw.store.consumer in listed.out
+    assert json.loads((await run("replicas", "--json", env=env)).out) == {"replicas": []}

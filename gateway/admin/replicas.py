@@ -1,11 +1,9 @@
-"""`/admin/replicas`: the processes on this Redis. `/admin/tasks/{task_id}/explain`: what holds a task now."""
+"""`/admin/replicas`: the processes on this Redis."""
 
 from aiohttp import web
 
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer, rfc3339
-from gateway.middleware.explanation import answer_explanation
-from gateway.middleware.reading import client_id_of_query
 
 
 async def list_replicas(request: web.Request) -> web.StreamResponse:
@@ -26,12 +24,4 @@ async def list_replicas(request: web.Request) -> web.StreamResponse:
     return json_answer({"replicas": body})
 
 
-async def explain(request: web.Request) -> web.StreamResponse:
-    """200 with the constraint, 404 for a task the client does not have."""
-    return await answer_explanation(request, client_id_of_query(request), request.match_info["task_id"])
-
-
-ROUTES = (
-    web.get("/replicas", list_replicas),
-    web.get("/tasks/{task_id}/explain", explain),
-)
+ROUTES = (web.get("/replicas", list_replicas),)

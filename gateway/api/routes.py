@@ -2,13 +2,13 @@
 
 from aiohttp import web
 
+from gateway.api import tasks
 from gateway.api.batch import batch
 from gateway.api.decoding import Decoding
 from gateway.api.enqueue import enqueue
 from gateway.api.explain import explain
 from gateway.api.rate_limit import rate_limit
 from gateway.api.task_rules import Rules
-from gateway.api.tasks import cancel_task, get_task
 from gateway.middleware.chains import enqueue_chain, wrapped
 from gateway.settings import Settings
 
@@ -19,8 +19,8 @@ def client_routes(settings: Settings) -> list[web.RouteDef]:
     return [
         web.post("/v1/enqueue", wrapped(enqueue, enqueue_chain(decoding.enqueue))),
         web.post("/v1/enqueue/batch", wrapped(batch, enqueue_chain(decoding.batch, batch=True))),
-        web.get("/v1/tasks/{task_id}", get_task),
-        web.delete("/v1/tasks/{task_id}", cancel_task),
+        web.get("/v1/tasks/{task_id}", tasks.show),
+        web.delete("/v1/tasks/{task_id}", tasks.cancel),
         web.get("/v1/tasks/{task_id}/explain", explain),
         web.get("/v1/rate-limit", rate_limit),
     ]

@@ -6,7 +6,7 @@ import orjson
 import typer
 
 from gateway import __version__
-from gateway.cli import audit, check, clients, dead, doctor, serve, signing
+from gateway.cli import audit, check, clients, dead, doctor, overview, serve, signing, tasks
 
 app = typer.Typer(
     name="gateway",
@@ -21,6 +21,9 @@ app.command("serve")(serve.serve)
 app.add_typer(clients.app, name="clients")
 app.add_typer(dead.app, name="dead")
 app.add_typer(signing.app, name="signing")
+app.add_typer(tasks.app, name="tasks")
+app.command("tiers")(overview.tiers)
+app.command("replicas")(overview.replicas)
 app.command("audit")(audit.audit)
 app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)

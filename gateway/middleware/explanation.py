@@ -4,9 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.errors import NotFound
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer, rfc3339
+from gateway.middleware.one_task import unknown_task
 from gateway.models import Standing, State
 from gateway.store.tasks import EXPLAINED
 
@@ -18,8 +18,7 @@ async def answer_explanation(request: web.Request, client_id: str, task_id: str)
     store = request.app[AppKeys.STORE]
     standing = await store.tasks.explain(client_id, task_id)
     if standing is None:
-        message = f"client {client_id} has no task {task_id[:100]}"
-        raise NotFound(message, error="Task not found")
+        raise unknown_task(client_id, task_id)
     alive = any(replica.dispatches for replica in await store.replicas.all())
     return json_answer(explanation(standing, alive=alive))
 

@@ -94,6 +94,39 @@ _DEAD: Final = (
     Parameter("before", _MOMENT, "only those that died earlier"),
 )
 
+
+def _of_one_task(root: str, *refusals: int) -> tuple[Operation, ...]:
+    """The same for clients and for operators."""
+    path = f"{root}/tasks/{{task_id}}"
+    named = (_TASK_ID, _CLIENT)
+    return (
+        Operation(
+            "get",
+            path,
+            "How a task stands",
+            {200: Answer("The task", answers.Task)},
+            (400, 404, 503, *refusals),
+            named,
+        ),
+        Operation(
+            "delete",
+            path,
+            "Cancel a task that has not started",
+            {200: Answer("The task, cancelled", answers.Task)},
+            (400, 404, 409, 503, *refusals),
+            named,
+        ),
+        Operation(
+            "get",
+            f"{path}/explain",
+            "Why a task is where it is",
+            {200: Answer("What holds it now", answers.Explanation)},
+            (400, 404, 503, *refusals),
+            named,
+        ),
+    )
+
+
 OPERATIONS: Final = (
     Operation(
         "post",
@@ -121,33 +154,7 @@ OPERATIONS: Final = (
         BatchBody,
         limited=True,
     ),
-    Operation(
-        "get",
-        "/v1/tasks/{task_id}",
-        "How a task stands",
-        {200: Answer("The task", answers.Task)},
-        (400, 404, 503),
-        (_TASK_ID, _CLIENT),
-    ),
-    Operation(
-        "delete",
-        "/v1/tasks/{task_id}",
-        "Cancel a task that has not started",
-        {200: Answer("The task, cancelled", answers.Task)},
-        (400, 404, 409, 503),
-        (_TASK_ID, _CLIENT),
-    ),
-    *(
-        Operation(
-            "get",
-            f"{root}/tasks/{{task_id}}/explain",
-            "Why a task is where it is",
-            {200: Answer("What holds it now", answers.Explanation)},
-            (400, 404, 503, *refusals),
-            (_TASK_ID, _CLIENT),
-        )
-        for root, refusals in (("/v1", ()), ("/admin", (401, 403)))
-    ),
+    *_of_one_task("/v1"),
     Operation(
         "get",
         "/v1/rate-limit",
@@ -276,6 +283,7 @@ OPERATIONS: Final = (
         (400, 401, 403, 503),
         _DEAD,
     ),
+    *_of_one_task("/admin", 401, 403),
     Operation(
         "get",
         "/admin/replicas",
