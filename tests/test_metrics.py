@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import from_url
 
 from gateway import metrics
+from gateway.models import Attempt, Outcome, Verdict
 from gateway.store.gauges import collect_once
 
 
@@ -32,12 +33,20 @@ def samples(text: str | None = None) -> dict[tuple[str, tuple[str, ...]], float]
     }
 
 
+def outcome(verdict: Verdict, status: int | None, seconds: float = 0.2) -> Outcome:
+    """What a call came to."""
+    told = Attempt(status=status, error=None, started_at=0, duration_ms=seconds * 1000, body=None)
+    return Outcome(verdict=verdict, attempt=told, reason="")
+
+
 def test_every_metric_has_its_name() -> None:
     """Each function moves the metric that dashboards and alerts know by this name and these labels."""
     metrics.enqueued("acme", "default")
     metrics.rate_limited("acme", "free")
-    metrics.attempt("delivered", 204, 0.2)
-    metrics.attempt("retry", None, 0.2)
+    metrics.queue_full("acme")
+    metrics.attempt("acme", "http://target/", outcome(Verdict.DELIVERED, 204))
+    metrics.attempt("acme", "http://target/", outcome(Verdict.RETRY, None))
+    metrics.finished("retry")
     metrics.started_after(0.01)
     metrics.http_request("/v1/enqueue", "POST", 201, 0.001)
     metrics.redis_call("admit", 0.001)
@@ -58,6 +67,9 @@ def test_every_metric_has_its_name() -> None:
         ("gateway_attempts_total", ("delivered", "2xx")): 1,
         ("gateway_attempts_total", ("retry", "none")): 1,
         ("gateway_attempt_duration_seconds_count", ()): 2,
+        ("gateway_queue_full_total", ("acme",)): 1,
+        ("gateway_tasks_finished_total", ("retry",)): 1,
+        ("gateway_tasks_finished_total", ("dead",)): 0,
         ("gateway_start_delay_seconds_count", ()): 1,
         ("gateway_max_in_flight", ()): 1000,
         ("gateway_oldest_waiting_seconds", ()): 7.5,

@@ -56,8 +56,7 @@ class Attempts:
         finally:
             run.sending = False
             self._leases.unwatch(run)
-        attempt = outcome.attempt
-        metrics.attempt(outcome.verdict.value, attempt.status, attempt.duration_ms / 1000)
+        metrics.attempt(task.client_id, task.url, outcome)
         return outcome
 
     async def finish(

@@ -100,6 +100,7 @@ def refused(refusal: Refusal, plan: Planned, client: Client) -> GatewayError:
         case RateLimited():
             return _rate_limited(refusal, plan, client)
         case QueueFull(what=what):
+            metrics.queue_full(who)
             message = (
                 f"client {who} has as many {'tasks' if what == 'tasks' else 'bytes of tasks'} waiting as it may; "
                 "try again when some have run"

@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
+from gateway import metrics
 from gateway.models import ClaimedTask, Outcome, Verdict
 from gateway.store.doorbell import Doorbell
 from gateway.store.records import claimed, encode_attempt
@@ -68,8 +69,8 @@ class Claims:
         """Store what became of the attempt and free its slot. Safe to repeat after an unknown end."""
         if self._runner.durable:
             want = 0  # a finish waits for nobody, and no task may start unconfirmed: it takes a claim of its own
-        failed = "dead" if retry_in is None else "retry"
-        verdict = "succeeded" if outcome.verdict is Verdict.DELIVERED else failed
+        failed: Literal["dead", "retry"] = "dead" if retry_in is None else "retry"
+        verdict: Literal["succeeded", "dead", "retry"] = "succeeded" if outcome.verdict is Verdict.DELIVERED else failed
         reply = await self._runner.run(
             "finish",
             task.client_id,
@@ -85,6 +86,7 @@ class Claims:
         )
         if not reply:
             return Finished(owned=False, claimed=None)
+        metrics.finished(verdict)
         return Finished(owned=True, claimed=_claimed(reply) if want else None)
 
     async def renew(self, tasks: Sequence[ClaimedTask]) -> list[ClaimedTask]:
@@ -125,7 +127,12 @@ class Claims:
 
         async def of(partition: int) -> int:
             lapsed = await self._clients_until(self._keyspace.leases(partition), now, limit)
-            return sum([sum(await self._runner.run("reclaim", client_id, _PER_CLIENT)) for client_id in lapsed])
+            count = 0
+            for client_id in lapsed:
+                taken, buried = await self._runner.run("reclaim", client_id, _PER_CLIENT)
+                metrics.finished("dead", buried)
+                count += taken + buried
+            return count
 
         return sum(await self._runner.over_partitions(of))
 

@@ -1,0 +1,149 @@
+"""What Prometheus scrapes. Plain functions that the other layers call; who calls them and when is not decided here."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from prometheus_client import values
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.multiprocess import mark_process_dead
+
+from gateway.metrics.labels import MAX_VALUES_PER_CLIENT, OTHER
+from gateway.metrics.registry import Registry
+from gateway.models import Outcome
+
+__all__ = ["MAX_VALUES_PER_CLIENT"]
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+_now = Registry(1000, None)
+
+
+def configure(max_clients: int, multiprocess_dir: Path | None) -> None:
+    """Start anew with METRICS_MAX_CLIENTS and, for `--workers`, the folder that the worker processes share.
+
+    Called once, before anything is counted; earlier counts are dropped. With a folder, a worker's `render`
+    answers for all workers: counters are summed, also those of workers that ended; gauges count living
+    ones only (see `forget_process`).
+    """
+    global _now  # noqa: PLW0603 - the process has one set of metrics, as it has one log
+    if multiprocess_dir is not None:
+        # The library chooses between memory and files when it is imported, which may have happened already.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(multiprocess_dir)
+        make_class: Any = values.MultiProcessValue
+        if not getattr(values.ValueClass, "_multiprocess", False):
+            cast("Any", values).ValueClass = make_class()
+    _now = Registry(max_clients, multiprocess_dir)
+
+
+def render() -> tuple[bytes, str]:
+    """The exposition (Prometheus text format 0.0.4) and its content type."""
+    return generate_latest(_now.registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+def forget_process(pid: int, multiprocess_dir: Path) -> None:
+    """Drop the gauges of a worker that has ended; its counters stay."""
+    mark_process_dead(pid, str(multiprocess_dir))  # type: ignore[no-untyped-call]
+
+
+def enqueued(client_id: str, queue: str) -> None:
+    """One task was accepted."""
+    _now.enqueued.bounded(_now.labels.of(client_id), queue).inc()
+
+
+def rate_limited(client_id: str, tier: str) -> None:
+    """One request was refused by the window."""
+    _now.limited.bounded(_now.labels.of(client_id), tier).inc()
+
+
+def queue_full(client_id: str) -> None:
+    """One request was refused since too many tasks of its client wait, or too many bytes of them."""
+    _now.full[(_now.labels.of(client_id),)].inc()
+
+
+def attempt(client_id: str, url: str, outcome: Outcome) -> None:
+    """One call to a target ended; the class of its status is `none` where there was no answer."""
+    status = outcome.attempt.status
+    status_class = "none" if status is None else f"{status // 100}xx"
+    _now.attempts[outcome.verdict.value, status_class].inc()
+    _now.attempt_seconds.observe(outcome.attempt.duration_ms / 1000)
+
+
+def finished(result: Literal["succeeded", "retry", "dead"], count: int = 1) -> None:
+    """The outcome of an attempt was stored: this is what became of its task."""
+    _now.finished[(result,)].inc(count)
+
+
+def started_after(seconds: float) -> None:
+    """A task started this long after it was due."""
+    _now.start_delay.observe(seconds)
+
+
+def http_request(route: str, method: str, status: int, seconds: float) -> None:
+    """One request was answered. ``route`` is the pattern, never the path; odd methods count as `other`."""
+    _now.requests[route, method if method in _METHODS else OTHER, str(status)].inc()
+    _now.request_seconds[(route,)].observe(seconds)
+
+
+def redis_call(operation: str, seconds: float) -> None:
+    """One round trip to Redis; ``operation`` is from a closed set."""
+    _now.redis_seconds[(operation,)].observe(seconds)
+
+
+def redis_error(operation: str) -> None:
+    """One round trip failed."""
+    _now.redis_errors[(operation,)].inc()
+
+
+def set_in_flight(n: int) -> None:
+    """Open calls of this process."""
+    _now.in_flight.set(n)
+
+
+def set_max_in_flight(n: int) -> None:
+    """How many calls this process may have open."""
+    _now.max_in_flight.set(n)
+
+
+def set_pool(in_use: int, size: int) -> None:
+    """Redis connections of this process."""
+    _now.pool_in_use.set(in_use)
+    _now.pool_size.set(size)
+
+
+def depths(client_id: str, queued: int, scheduled: int, in_flight: int, dead: int) -> None:
+    """What Redis holds of a client. All zero: its gauges go away, which is also how a deleted client's do."""
+    _now.depths.set(client_id, (queued, scheduled, in_flight, dead))
+
+
+def keep_depths(client_ids: Collection[str]) -> None:
+    """Withdraw the depths of every client that is not one of these."""
+    _now.depths.keep(client_ids)
+
+
+def totals(queued: int, scheduled: int, dead: int) -> None:
+    """What Redis holds of all clients."""
+    for state, n in (("queued", queued), ("scheduled", scheduled), ("dead", dead)):
+        _now.totals[(state,)].set(n)
+
+
+def oldest_waiting(seconds: float) -> None:
+    """How long the task waits that waits longest, of all clients."""
+    _now.oldest_waiting.set(seconds)
+
+
+def invariant_violated(kind: str) -> None:
+    """The audit found two things that must agree and don't; ``kind`` is one of `INVARIANTS`."""
+    _now.violations[(kind,)].inc()
+
+
+def override(result: Literal["applied", "refused"]) -> None:
+    """A request brought a rate limit of its own."""
+    _now.overrides[(result,)].inc()
+
+
+def egress_refused() -> None:
+    """The egress rule refused a call."""
+    _now.refused.inc()

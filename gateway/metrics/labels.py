@@ -1,0 +1,62 @@
+"""Label children that are looked up once, their bounds, and the sum over workers without what was withdrawn."""
+
+import math
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+OTHER = "other"
+# Values of one label (queue, tier) a client may occupy; further ones are `other`.
+MAX_VALUES_PER_CLIENT = 32
+
+
+class Children:
+    """Label children by their values, each looked up once: `.labels()` costs more than the increment."""
+
+    def __init__(self, metric: Any) -> None:
+        self.metric = metric
+        self.cache: dict[Hashable, Any] = {}
+
+    def __getitem__(self, label_values: tuple[str, ...]) -> Any:
+        child = self.cache.get(label_values)
+        if child is None:
+            child = self.cache[label_values] = self.metric.labels(*label_values)
+        return child
+
+
+class PerClient(Children):
+    """A counter by client and one more label; a client has at most `MAX_VALUES_PER_CLIENT` of those."""
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__(metric)
+        self.values: dict[str, int] = {}
+
+    def bounded(self, client: str, value: str) -> Any:
+        child = self.cache.get((client, value))
+        if child is None:
+            count = self.values.get(client, 0)
+            if count >= MAX_VALUES_PER_CLIENT:
+                return self[client, OTHER]
+            self.values[client] = count + 1
+            child = self[client, value]
+        return child
+
+
+class Live(Collector):
+    """The sum over worker processes, without what a worker has withdrawn.
+
+    The library can't remove a label child from the files that workers share, so a withdrawn gauge is set
+    to NaN there and left out here.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.of_all = MultiProcessCollector(None, str(folder))  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self.of_all.collect():  # type: ignore[no-untyped-call]
+            metric.samples = [sample for sample in metric.samples if not math.isnan(sample.value)]
+            yield metric
