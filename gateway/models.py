@@ -45,7 +45,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     ``delay`` and ``run_at`` (Unix ms, 0: none) exclude each other. ``bound`` is the override's ``max_concurrent``, 0
     where the client's limit holds. ``headers`` are what the caller gave; what the gateway adds is added by the sender.
-    ``fingerprint`` identifies queue, url, method, headers and body for the idempotency check.
+    ``fingerprint`` identifies queue, url, method, headers and body for the idempotency check. ``trace`` is its trace
+    context, as `gateway.tracing.context` joins it.
     """
 
     queue: str
@@ -63,6 +64,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 1800
     idempotency_key: str | None = None
     fingerprint: bytes = b""
+    trace: str = ""
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -201,6 +203,7 @@ class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes | None
     due_at: int
     claimed_at: int
+    trace: str = ""
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):

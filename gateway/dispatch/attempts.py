@@ -16,6 +16,7 @@ from gateway.dispatch.retry import retry_delay
 from gateway.dispatch.sender import Sender
 from gateway.errors import StoreUnavailable
 from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
+from gateway.tracing.context import trace_id
 
 log = structlog.get_logger()
 
@@ -99,6 +100,8 @@ def _internal_error() -> Outcome:
 
 def _log_finished(task: ClaimedTask, outcome: Outcome, retry_in: float | None, owned: bool) -> None:
     told = {"client": task.client_id, "task": task.task_id, "attempt": task.attempt, "reason": outcome.reason}
+    if task.trace:
+        told["trace_id"] = trace_id(task.trace)
     if not owned:
         log.info("task_not_owned", **told)
     elif outcome.verdict is Verdict.DELIVERED or retry_in is not None:

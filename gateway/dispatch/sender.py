@@ -20,6 +20,7 @@ from gateway.dispatch.http.proxy import Proxy
 from gateway.dispatch.retry import parse_retry_after
 from gateway.dispatch.signing import SIGNED_HEADERS, signature_headers
 from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
+from gateway.tracing.context import sent
 
 log = structlog.get_logger()
 
@@ -147,6 +148,8 @@ def _headers(task: ClaimedTask, forged: frozenset[str]) -> list[tuple[str, str]]
     headers.append(("X-Task-ID", task.task_id))
     headers.append(("X-Client-ID", task.client_id))
     headers.append(("X-Attempt", str(task.attempt)))
+    if task.trace:
+        headers += sent(task.trace, task.headers)
     if "idempotency-key" not in names:
         headers.append(("Idempotency-Key", task.task_id))
     if "user-agent" not in names:

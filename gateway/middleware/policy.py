@@ -15,6 +15,7 @@ from gateway.middleware.answers import limit_body
 from gateway.middleware.contracts import Ask, Plan, Planned, TargetCheck
 from gateway.models import Client, RateLimit, TaskSpec
 from gateway.settings import Settings
+from gateway.tracing.context import of_task, received
 
 log = structlog.get_logger()
 
@@ -23,11 +24,12 @@ async def policy(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Puts a plan for every task on the request: what to store, or why not."""
     settings, guard = request.app[AppKeys.SETTINGS], request.app[AppKeys.GUARD]
     client = request[RequestKeys.CLIENT]
-    request[RequestKeys.PLANS] = [plan(ask, client, settings, guard) for ask in request[RequestKeys.ASKED].asks]
+    trace = received(request.headers)
+    request[RequestKeys.PLANS] = [plan(ask, client, settings, guard, trace) for ask in request[RequestKeys.ASKED].asks]
     return await handler(request)
 
 
-def plan(ask: Ask, client: Client, settings: Settings, guard: TargetCheck) -> Plan:
+def plan(ask: Ask, client: Client, settings: Settings, guard: TargetCheck, trace: str = "") -> Plan:
     """The task under its policy, or the error it is refused with: queue, then override, cost, target."""
     try:
         _check_queue(ask, client)
@@ -44,7 +46,7 @@ def plan(ask: Ask, client: Client, settings: Settings, guard: TargetCheck) -> Pl
             raise InvalidBody(msg)
     except GatewayError as problem:
         return problem
-    return Planned(_spec(ask, limit), limit)
+    return Planned(_spec(ask, limit, trace), limit)
 
 
 def _check_queue(ask: Ask, client: Client) -> None:
@@ -100,7 +102,7 @@ def _limit(ask: Ask, client: Client, settings: Settings) -> RateLimit:
     return asked
 
 
-def _spec(ask: Ask, limit: RateLimit) -> TaskSpec:
+def _spec(ask: Ask, limit: RateLimit, trace: str) -> TaskSpec:
     return TaskSpec(
         queue=ask.queue,
         method=ask.method,
@@ -117,6 +119,7 @@ def _spec(ask: Ask, limit: RateLimit) -> TaskSpec:
         timeout=ask.timeout,
         idempotency_key=ask.idempotency_key,
         fingerprint=b"" if ask.idempotency_key is None else fingerprint(ask),
+        trace=of_task(trace, ask.headers),
     )
 
 

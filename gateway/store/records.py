@@ -40,6 +40,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     headers: str
     has_body: int
     body: str
+    trace: str = ""
 
 
 _decode = msgspec.msgpack.Decoder(Record).decode
@@ -70,7 +71,7 @@ def fixed_fields(client_id: str, spec: TaskSpec) -> tuple[bytes, int]:
     """The fields admit appends to the ones it makes, packed without an array header, and the size they count as."""
     headers = orjson.dumps(spec.headers).decode() if spec.headers else ""
     body = spec.body.decode() if spec.body is not None else ""
-    size = _OVERHEAD + len(spec.url) + len(headers) + len(spec.body or b"")
+    size = _OVERHEAD + len(spec.url) + len(headers) + len(spec.body or b"") + len(spec.trace)
     values: tuple[Any, ...] = (
         client_id,
         spec.queue,
@@ -85,8 +86,9 @@ def fixed_fields(client_id: str, spec: TaskSpec) -> tuple[bytes, int]:
         headers,
         int(spec.body is not None),
         body,
+        spec.trace,
     )
-    return _encoder.encode(values)[1:], size  # 13 fields: the array header is one byte
+    return _encoder.encode(values)[1:], size  # 14 fields: the array header is one byte
 
 
 def claimed(task_id: bytes, entry: bytes, fence: int, packed: bytes, now: int) -> ClaimedTask:
@@ -108,6 +110,7 @@ def claimed(task_id: bytes, entry: bytes, fence: int, packed: bytes, now: int) -
         body=record.body.encode() if record.has_body else None,
         due_at=record.due,
         claimed_at=now,
+        trace=record.trace,
     )
 
 

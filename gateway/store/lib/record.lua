@@ -4,7 +4,7 @@ local VERSION = 1
 local STATE, ENTRY, DUE, CREATED, ATTEMPTS, CRASHES, FENCE, FINISHED, LAST, REASON = 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 local CLIENT, QUEUE, RUN_AT, EXPIRES, BOUND, MAX_RETRY, TIMEOUT, SIZE = 12, 13, 14, 15, 16, 17, 18, 19
 local HEADERS, HAS_BODY, BODY = 22, 23, 24
-local ARRAY_OF_24 = '\220\0\24'
+local ARRAY_OF_25 = '\220\0\25' -- the last is the trace context, which no script reads
 local IN_STREAM, SCHEDULED, RETRYING, SUCCEEDED, DEAD, CANCELLED = 'q', 's', 'r', 'S', 'D', 'C'
 
 local function load_record(id)

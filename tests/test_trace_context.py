@@ -1,0 +1,131 @@
+"""The trace context of a request: what is taken for one, and that it reaches the target with each attempt."""
+
+import doctest
+import json
+
+import msgspec
+import pytest
+from conftest import GatewayFactory, Target
+from multidict import CIMultiDict
+from raw_http import a_task
+from test_store import spec
+
+from gateway.dispatch.sender import _headers
+from gateway.store.records import Record, claimed, fixed_fields
+from gateway.tracing import context
+from gateway.tracing.context import joined, received, sent
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
+
+
+def test_the_examples_hold() -> None:
+    """What the docstrings say."""
+    assert doctest.testmod(context).failed == 0
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        "",
+        "00",
+        PARENT.upper(),
+        PARENT + "-more",
+        PARENT + " ",
+        PARENT + "\n",
+        PARENT.replace("00-", "ff-", 1),
+        PARENT.replace("b7ad6b7169203331", "0" * 16),
+        PARENT.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32),
+        PARENT.replace("0af7", "0ag7"),
+        PARENT[:-1],
+    ],
+)
+def test_what_is_no_traceparent_is_no_context(parent: str) -> None:
+    """A malformed one is ignored with its tracestate, as W3C Trace Context says."""
+    assert joined(parent, "a=1") == ""
+
+
+def test_a_traceparent_of_a_later_version_is_sent_on_in_ours() -> None:
+    """Later versions are read as far as they are known."""
+    assert joined("cc" + PARENT[2:] + "-what-comes-later") == PARENT
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"),
+    [
+        ("congo=t61rcWkgMzE", "congo=t61rcWkgMzE"),
+        (" a=1 ,\t, 0b@sys=x/2 ", "a=1,0b@sys=x/2"),
+        ("a=" + "x" * 256, "a=" + "x" * 256),
+        ("a=" + "x" * 257, ""),
+        ("A=1", ""),
+        ("a=1;b", "a=1;b"),
+        ("a=1\nX-Admin: 1", ""),
+        ("a=ü", ""),
+        ("a=", ""),
+        ("no-value", ""),
+        (",".join(f"k{i}=1" for i in range(32)), ",".join(f"k{i}=1" for i in range(32))),
+        (",".join(f"k{i}=1" for i in range(33)), ""),
+        ("a=" + "x" * 250 + ",b=" + "x" * 256 + ",c=1", ""),
+    ],
+)
+def test_a_tracestate_is_kept_or_dropped_whole(state: str, kept: str) -> None:
+    """A malformed tracestate, or one past what must be handed on, costs itself and not the traceparent."""
+    assert joined(PARENT, state) == (f"{PARENT}\n{kept}" if kept else PARENT)
+
+
+def test_several_headers() -> None:
+    """Two traceparents are none; several tracestates are one list."""
+    headers = CIMultiDict([("Traceparent", PARENT), ("tracestate", "a=1"), ("Tracestate", "b=2")])
+    assert received(headers) == f"{PARENT}\na=1,b=2"
+    headers.add("traceparent", OTHER)
+    assert received(headers) == ""
+    assert sent(f"{PARENT}\na=1", {"TraceState": "mine=1"}) == [("traceparent", PARENT)]
+
+
+async def test_the_context_reaches_the_target(gateway: GatewayFactory, target: Target, a_client: str) -> None:
+    """Each attempt of a task has its request's context, also from a batch; one that the task's headers name wins, and
+    is sent as it is."""
+    gw = await gateway()
+    target.statuses["/again"] = [503, 200]
+    given = {"traceparent": PARENT, "tracestate": "a=1"}
+    body = {"client_id": a_client, "task": {"url": f"{target.url}/again"}}
+    assert (await gw.enqueue(body, headers=given))[0] == 201
+    tasks = [
+        {"task": {"url": f"{target.url}/batch"}},
+        {"task": {"url": f"{target.url}/own", "headers": {"traceparent": OTHER}}},
+        {"task": {"url": f"{target.url}/odd", "headers": {"traceparent": "none"}}},
+    ]
+    status, answer, _ = await gw.call(
+        "POST", "/v1/enqueue/batch", json={"client_id": a_client, "tasks": tasks}, headers=given
+    )
+    assert (status, answer["accepted"]) == (201, 3)
+    assert (await gw.enqueue({"client_id": a_client, "task": {"url": f"{target.url}/none"}}))[0] == 201
+    calls = await target.received(6)
+    told = [(call["path"], *(call["headers"].get(name) for name in ("traceparent", "tracestate"))) for call in calls]
+    assert sorted(told, key=json.dumps) == [
+        ("/again", PARENT, "a=1"),
+        ("/again", PARENT, "a=1"),
+        ("/batch", PARENT, "a=1"),
+        ("/none", None, None),
+        ("/odd", "none", None),
+        ("/own", OTHER, None),
+    ]
+
+
+def test_a_record_of_before_has_no_context() -> None:
+    """A task that the version before has stored is claimed as one without a context, and the other way round its
+    decoder passes over the last field."""
+    fixed, _ = fixed_fields("acme", spec(trace=PARENT))
+    values = [1, "q", "1-0", 5, 5, 0, 0, 0, 0, "", "", *msgspec.msgpack.decode(b"\x9e" + fixed)]
+    assert claimed(b"id", b"1-0", 1, msgspec.msgpack.encode(values), 9).trace == PARENT
+    assert claimed(b"id", b"1-0", 1, msgspec.msgpack.encode(values[:-1]), 9).trace == ""
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode([*values, "more"]), type=Record).trace == PARENT
+
+
+def test_a_header_of_the_task_is_sent_once() -> None:
+    """In whatever case the task spells its own, no second one stands beside it."""
+    task = a_task("http://t/", headers={"TraceParent": OTHER, "TRACESTATE": "a=1"}, trace=f"{PARENT}\nb=2")
+    assert [pair for pair in _headers(task, frozenset()) if pair[0].lower().startswith("trace")] == [
+        ("TraceParent", OTHER),
+        ("TRACESTATE", "a=1"),
+    ]
