@@ -7,25 +7,13 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from gateway.parsing import entries
+from gateway.redaction import mask
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.IGNORECASE)
 # Options of redis-py that a URL may carry; others would only fail once the first connection is made.
 _REDIS_OPTIONS = ("db", "username", "password", "client_name", "protocol")
-
-
-def mask(text: str) -> str:
-    """The text with what may be a password in a URL replaced, for messages; also where the URL is malformed.
-
-    >>> mask("redis://app:secret@cache:6379/0")
-    'redis://***@cache:6379/0'
-    """
-    text = re.sub(r"(?i)(pass(?:word)?=)[^&\s]*", r"\1***", text)
-    if "@" in text:
-        return re.sub(r"^([a-zA-Z+]*:/+)?.*@", r"\1***@", text, flags=re.DOTALL)
-    # Without an "@" what looks like a port and is none may be a password whose host was forgotten.
-    return re.sub(r"(//[^\[\]/:]*):(?!\d*(?:[/?#]|$)).*", r"\1:***", text, flags=re.DOTALL)
 
 
 def host(text: str) -> str:

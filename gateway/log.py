@@ -10,6 +10,8 @@ from typing import Any, Literal, TextIO
 import orjson
 import structlog
 
+from gateway.redaction import scrub_fields
+
 _LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -62,6 +64,11 @@ def _ordered(_logger: Any, method: str, event: MutableMapping[str, Any]) -> Muta
     return {**head, **event}
 
 
+def _redacted(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """No line holds a secret, whoever wrote it: a library, an exception's text, a line of ours that says too much."""
+    return scrub_fields(event)
+
+
 def _to_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
     try:
         return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
@@ -76,7 +83,6 @@ def _console(stream: TextIO) -> structlog.dev.ConsoleRenderer:
     return structlog.dev.ConsoleRenderer(
         colors=colours,
         level_styles={name.upper(): style for name, style in styles.items()},
-        # The default prints the locals of every frame, and with them keys and task headers.
         exception_formatter=structlog.dev.plain_traceback,
     )
 
@@ -93,14 +99,14 @@ def configure(level: str, fmt: Literal["json", "console"], stream: TextIO | None
         msg = f"LOG_LEVEL must be one of {', '.join(_LEVELS)}, not {level!r}"
         raise ValueError(msg)
     _sink.stream = sys.stderr if stream is None else stream
-    render: list[Any] = (
-        [_console(_sink.stream)] if fmt == "console" else [structlog.processors.format_exc_info, _to_json]
-    )
     _processors[:] = [
         structlog.contextvars.merge_contextvars,
+        # Before the console's renderer too, so that tracebacks are redacted; and without the locals of their frames.
+        structlog.processors.format_exc_info,
+        _redacted,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _ordered,
-        *render,
+        _console(_sink.stream) if fmt == "console" else _to_json,
     ]
     structlog.configure(
         processors=_processors,

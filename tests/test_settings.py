@@ -76,6 +76,7 @@ DEFAULTS = {
     "workers": 1,
     "admin_only": False,
     "warnings": (),
+    "secrets": frozenset(),
 }
 
 
@@ -92,7 +93,7 @@ def test_defaults() -> None:
     settings = Settings.load({"HOME": "/home/someone"})
     assert {part.name: getattr(settings, part.name) for part in dataclasses.fields(settings)} == DEFAULTS
     folded = {"redis_addr", "redis_password"}
-    assert {setting.attribute for setting in SETTINGS} - folded == set(DEFAULTS) - {"warnings"}
+    assert {setting.attribute for setting in SETTINGS} - folded == set(DEFAULTS) - {"warnings", "secrets"}
 
 
 @pytest.mark.parametrize(
@@ -177,12 +178,12 @@ def test_accepted(name: str, text: str, attribute: str, value: object) -> None:
         ("REDIS_URL", "redis://cache:99999", "host"),
         ("REDIS_URL", "redis://cache/a", "/db"),
         ("REDIS_URL", "unix://", "unix:///path"),
-        ("REDIS_URL", "redis://cache?tiemout=3", "options"),
+        ("REDIS_URL", "redis://cache?tiemout=", "options"),
         ("REDIS_URL", "redis+sentinel://a,b", "/service"),
         ("REDIS_URL", "redis+sentinel://a:99999/main", "/service"),
         ("REDIS_URL", "redis+sentinel://a b/main", "/service"),
         ("REDIS_URL", "redis+sentinel:///main", "/service"),
-        ("REDIS_URL", "redis+sentinel://a/main?tiemout=3", "options"),
+        ("REDIS_URL", "redis+sentinel://a/main?tiemout=", "options"),
         ("REDIS_TLS_CA", "/nowhere/ca.pem", "can't be read"),
         ("DURABILITY", "fsync", "none, wait or waitaof"),
         ("DURABILITY_REPLICAS", "-1", "0 to 100"),
@@ -200,7 +201,7 @@ def test_accepted(name: str, text: str, attribute: str, value: object) -> None:
         ("UPSTREAM_URL", "localhost:9000", "http://"),
         ("UPSTREAM_URL", "ftp://localhost", "http://"),
         ("UPSTREAM_URL", "http://", "http://"),
-        ("UPSTREAM_URL", "http://x/?a=b", "query"),
+        ("UPSTREAM_URL", "http://x/?a", "query"),
         ("OUTBOUND_ALLOW", "http://127.0.0.1", "names"),
         ("OUTBOUND_ALLOW", "127.0.0.1:0", "names"),
         ("OUTBOUND_ALLOW", "localhost:99999", "names"),

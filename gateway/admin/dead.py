@@ -1,16 +1,16 @@
 """`/admin/dead`: what was given up, by client, error and time; looked at, put back on its queue, removed for good."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 from aiohttp import web
 
 from gateway.admin.journal import note
+from gateway.admin.views import letter_body
 from gateway.errors import InvalidBody
 from gateway.keys import AppKeys
-from gateway.middleware.answers import json_answer, task_body
+from gateway.middleware.answers import json_answer
 from gateway.middleware.reading import client_id_of_query, page_limit, query
-from gateway.models import DeadFilter, DeadLetter
+from gateway.models import DeadFilter
 
 PAGE = 50
 PAGE_MAX = 500
@@ -25,7 +25,7 @@ async def list_dead(request: web.Request) -> web.StreamResponse:
     cursor = query(request, "cursor", _LISTING)
     wanted = _wanted(request, _LISTING)
     page = await request.app[AppKeys.STORE].dead.page(client_id, wanted, cursor=cursor, limit=limit)
-    return json_answer({"tasks": [_body(letter) for letter in page.letters], "next_cursor": page.next_cursor})
+    return json_answer({"tasks": [letter_body(letter) for letter in page.letters], "next_cursor": page.next_cursor})
 
 
 async def replay(request: web.Request) -> web.StreamResponse:
@@ -63,11 +63,6 @@ def _moment(name: str, text: str | None) -> int | None:
         msg = f"{name}: must be an RFC 3339 time such as 2024-01-15T10:30:00Z (a + in it as %2B)"
         raise InvalidBody(msg, error="Invalid query")
     return int(moment.astimezone(UTC).timestamp() * 1000)
-
-
-def _body(letter: DeadLetter) -> dict[str, Any]:
-    url, question, _ = letter.url.partition("?")  # what a query holds may be a secret
-    return {**task_body(letter.view), "method": letter.method, "url": f"{url}{question}{'…' if question else ''}"}
 
 
 ROUTES = (

@@ -3,7 +3,8 @@
 from aiohttp import web
 
 from gateway.admin.journal import note
-from gateway.middleware.answers import json_answer, task_body
+from gateway.admin.views import operators_body
+from gateway.middleware.answers import json_answer
 from gateway.middleware.explanation import answer_explanation
 from gateway.middleware.one_task import cancel_task, find_task
 from gateway.middleware.reading import client_id_of_query
@@ -11,7 +12,7 @@ from gateway.middleware.reading import client_id_of_query
 
 async def show(request: web.Request) -> web.StreamResponse:
     """200 with the task, 404 for one the client does not have."""
-    return json_answer(task_body(await find_task(request, *_named(request))))
+    return json_answer(operators_body(await find_task(request, *_named(request))))
 
 
 async def cancel(request: web.Request) -> web.StreamResponse:
@@ -19,7 +20,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     client_id, task_id = _named(request)
     view = await cancel_task(request, client_id, task_id)
     await note(request, "cancel", client_id, queue=view.queue, before={"task_id": task_id}, tasks=1)
-    return json_answer(task_body(view))
+    return json_answer(operators_body(view))
 
 
 async def explain(request: web.Request) -> web.StreamResponse:

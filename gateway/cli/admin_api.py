@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-from gateway.addresses import mask, upstream
+from gateway.addresses import upstream
 from gateway.cli.output import CallFailed, Misused
 from gateway.parsing import secret
+from gateway.redaction import mask
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 TIMEOUT = 30.0  # seconds; listing a million clients takes a while

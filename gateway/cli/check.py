@@ -18,6 +18,7 @@ from redis.exceptions import (
     RedisError,
 )
 
+from gateway import redaction
 from gateway.cli.output import FAILED, Json
 from gateway.cli.serve import with_settings_flags
 from gateway.settings import Settings, SettingsError
@@ -56,6 +57,7 @@ def examine(flags: dict[str, str]) -> Iterator[Finding]:
     except SettingsError as problem:
         yield from (Finding("settings", "wrong", mistake) for mistake in problem.mistakes)
         return
+    redaction.protect(settings.secrets)
     yield Finding("settings", "ok", "valid")
     yield from (Finding("settings", "warning", warning) for warning in settings.warnings)
     if settings.redis_url is None:
@@ -64,7 +66,7 @@ def examine(flags: dict[str, str]) -> Iterator[Finding]:
     try:
         yield from _redis(settings, settings.redis_url)
     except (RedisError, RedisClusterException, OSError) as problem:
-        yield Finding("redis", "wrong", f"{settings.redis_shown}: {_explained(problem)}")
+        yield Finding("redis", "wrong", f"{settings.redis_shown}: {redaction.scrub(_explained(problem))}")
 
 
 def _embedded(settings: Settings) -> Finding:

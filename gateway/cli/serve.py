@@ -14,7 +14,7 @@ import structlog
 import typer
 import uvloop
 
-from gateway import parsing
+from gateway import parsing, redaction
 from gateway.cli.output import CallFailed, Misused, reported
 from gateway.settings import SETTINGS, Setting, Settings, SettingsError
 from gateway.store.embedded import EmbeddedError
@@ -60,11 +60,13 @@ def _parameter(name: str, setting: Setting) -> inspect.Parameter:
 def load(flags: dict[str, str]) -> Settings:
     """The settings of the environment and the flags; raises `Misused` with every mistake."""
     try:
-        return Settings.load(os.environ, flags, terminal=sys.stderr.isatty())
+        settings = Settings.load(os.environ, flags, terminal=sys.stderr.isatty())
     except SettingsError as problem:
         lines = "\n  ".join(problem.mistakes)
         msg = f"these settings can't be used:\n  {lines}"
         raise Misused(msg) from None
+    redaction.protect(settings.secrets)
+    return settings
 
 
 @with_settings_flags

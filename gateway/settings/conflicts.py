@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.addresses import mask
+from gateway.redaction import mask
 from gateway.settings.table import SETTINGS
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from gateway.addresses import Network, mask
+from gateway.addresses import Network
 from gateway.models import RateLimit
+from gateway.redaction import mask, secret_parts
 from gateway.settings import conflicts
 from gateway.settings.table import BY_NAME, SETTINGS, Setting
 
@@ -29,7 +30,8 @@ class Settings:
     """Every setting as its value; durations in seconds, sizes in bytes. None: unset.
 
     ``redis_url`` of None means the embedded Valkey. ``tiers`` are the shipped ones with those of the file on
-    top. ``warnings`` are sentences for the log of the start. Those that hold secrets are not in the repr.
+    top. ``warnings`` are sentences for the log of the start, ``secrets`` what no log may show (`redaction.protect`).
+    Those that hold secrets are not in the repr.
     """
 
     host: str
@@ -90,6 +92,7 @@ class Settings:
     workers: int
     admin_only: bool
     warnings: tuple[str, ...] = ()
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
     @classmethod
     def load(
@@ -103,9 +106,11 @@ class Settings:
         given = {_canonical(name): text for name, text in (flags or {}).items()}
         mistakes = [_unknown(name) for name in given if name not in BY_NAME]
         values: dict[str, Any] = {}
+        secrets: set[str] = set()
         for setting in SETTINGS:
             text = given.get(setting.name, "" if setting.flag_only else env.get(setting.name, ""))
             text = text if setting.secret else text.strip()
+            secrets |= secret_parts(text, whole=setting.secret)
             try:
                 values[setting.attribute] = _value(setting, text)
             except ValueError as problem:
@@ -115,7 +120,7 @@ class Settings:
         if mistakes:
             raise SettingsError(tuple(mistakes))
         warnings = conflicts.warnings(values, env)
-        return cls(**_settled(values, env, terminal=terminal), warnings=warnings)
+        return cls(**_settled(values, env, terminal=terminal), warnings=warnings, secrets=frozenset(secrets))
 
     @property
     def redis_shown(self) -> str | None:
