@@ -10,10 +10,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.multiprocess import mark_process_dead
 
 from gateway.metrics.labels import MAX_VALUES_PER_CLIENT, OTHER
-from gateway.metrics.registry import Registry
+from gateway.metrics.registry import INVARIANTS, Registry
 from gateway.models import Outcome
 
-__all__ = ["MAX_VALUES_PER_CLIENT"]
+__all__ = ["INVARIANTS", "MAX_VALUES_PER_CLIENT"]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
