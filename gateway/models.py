@@ -9,6 +9,8 @@ import msgspec
 
 CLIENT_ID_PATTERN = r"^[A-Za-z0-9_-]{3,64}$"
 QUEUE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+LABEL_PATTERN = r"^[A-Za-z0-9_.:/@=+-]{1,64}$"
+MOST_LABELS = 8
 DEFAULT_TIER = "default"
 DEFAULT_QUEUE = "default"
 
@@ -46,7 +48,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``delay`` and ``run_at`` (Unix ms, 0: none) exclude each other. ``bound`` is the override's ``max_concurrent``, 0
     where the client's limit holds. ``headers`` are what the caller gave; what the gateway adds is added by the sender.
     ``fingerprint`` identifies queue, url, method, headers and body for the idempotency check. ``trace`` is its trace
-    context, as `gateway.tracing.context` joins it.
+    context, as `gateway.tracing.context` joins it; ``labels`` are what operators find the task by.
     """
 
     queue: str
@@ -65,6 +67,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     fingerprint: bytes = b""
     trace: str = ""
+    labels: tuple[str, ...] = ()
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -147,15 +150,17 @@ class State(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How one attempt went: ``status`` of the answer, or ``error`` where there was none; ``body`` is its first 4 KiB.
-    ``started_at`` is Unix milliseconds."""
+    ``started_at`` is Unix milliseconds. ``retry_after``: the seconds the target asked for, where the task waits them
+    out."""
 
     status: int | None
     error: str | None
     started_at: int
     duration_ms: float
     body: str | None
+    retry_after: float | None = None
 
 
 class Verdict(enum.StrEnum):
@@ -221,6 +226,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: int | None
     last_attempt: Attempt | None
     reason: str | None
+    labels: tuple[str, ...] = ()
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,6 +239,24 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     bound: int
     ahead: int
     holders: list[str]
+
+
+class TaskDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """All that operators may see of one task. Times are Unix ms.
+
+    ``bound``: its own on its client's calls in flight, None where the client's holds. ``history``: its attempts as far
+    as they are kept, oldest first.
+    """
+
+    view: TaskView
+    method: str
+    url: str
+    due_at: int | None
+    expires_at: int | None
+    bound: int | None
+    timeout: float
+    size: int
+    history: list[Attempt]
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -6,11 +6,14 @@ import msgspec
 from msgspec import Meta
 
 from gateway.api.task_rules import HEADER_NAME, KEY, METHODS, TimingFields
-from gateway.models import CLIENT_ID_PATTERN, QUEUE_PATTERN
+from gateway.models import CLIENT_ID_PATTERN, LABEL_PATTERN, MOST_LABELS, QUEUE_PATTERN
 
 BATCH_MAX = 1000
 
 Number = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+
+
+Label = Annotated[str, Meta(extra_json_schema={"pattern": LABEL_PATTERN})]
 
 
 class OverrideBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,6 +99,10 @@ class ItemBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             examples=["order-4711"],
             extra_json_schema={"pattern": f"^{KEY}$"},
         ),
+    ] = None
+    labels: Annotated[
+        Annotated[list[Label], Meta(max_length=MOST_LABELS)] | None,
+        Meta(description="what operators find the task by", examples=[["order-4711", "eu"]]),
     ] = None
 
 

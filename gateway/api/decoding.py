@@ -113,6 +113,7 @@ class Decoding:
             max_retry=5 if item.max_retry is None else item.max_retry,
             timeout=1800 if item.timeout is None else item.timeout,
             idempotency_key=rules.key(key, path),
+            labels=rules.labels(item.labels, path),
         )
 
 

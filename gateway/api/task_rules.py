@@ -12,7 +12,7 @@ from msgspec import Meta
 from yarl import URL
 
 from gateway.errors import InvalidBody
-from gateway.models import DEFAULT_QUEUE, QUEUE_PATTERN
+from gateway.models import DEFAULT_QUEUE, LABEL_PATTERN, QUEUE_PATTERN
 from gateway.settings import Settings
 
 TimingFields = Annotated[datetime, Meta(tz=True)]
@@ -41,6 +41,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\\]|\s")
 _KEY = re.compile(KEY)
 _QUEUE = re.compile(QUEUE_PATTERN)
+_LABEL = re.compile(LABEL_PATTERN)
 _CACHED_URL_LENGTH = 512
 
 
@@ -164,6 +165,16 @@ class Rules:
             msg = f"{path}.idempotency_key"
             raise _wrong(msg, "must be 1 to 255 visible ASCII characters without spaces")
         return given
+
+    def labels(self, given: list[str] | None, path: str) -> tuple[str, ...]:
+        """The labels, each once."""
+        if not given:
+            return ()
+        for index, label in enumerate(given):
+            if not _LABEL.fullmatch(label):
+                msg = f"{path}.labels[{index}]"
+                raise _wrong(msg, "must be 1 to 64 of the characters A-Z a-z 0-9 _ . : / @ = + -")
+        return tuple(dict.fromkeys(given))
 
 
 @lru_cache(maxsize=4096)

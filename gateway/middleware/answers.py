@@ -49,8 +49,8 @@ def limit_body(limit: RateLimit) -> dict[str, int]:
 
 
 def task_body(view: TaskView) -> dict[str, Any]:
-    """A task as the API shows it."""
-    return {
+    """A task as the API shows it; its labels where it has some."""
+    body = {
         "task_id": view.task_id,
         "client_id": view.client_id,
         "queue": view.queue,
@@ -61,12 +61,14 @@ def task_body(view: TaskView) -> dict[str, Any]:
         "run_at": rfc3339(view.run_at),
         "next_attempt_at": rfc3339(view.next_attempt_at),
         "finished_at": rfc3339(view.finished_at),
-        "last_attempt": None if view.last_attempt is None else _attempt_body(view.last_attempt),
+        "last_attempt": None if view.last_attempt is None else attempt_body(view.last_attempt),
         "reason": view.reason,
     }
+    return {**body, "labels": list(view.labels)} if view.labels else body
 
 
-def _attempt_body(attempt: Attempt) -> dict[str, Any]:
+def attempt_body(attempt: Attempt) -> dict[str, Any]:
+    """One attempt."""
     return {
         "status": attempt.status,
         "error": attempt.error,

@@ -58,6 +58,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     max_retry: int
     timeout: float
     idempotency_key: str | None
+    labels: tuple[str, ...] = ()
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -120,6 +120,7 @@ def _spec(ask: Ask, limit: RateLimit, trace: str) -> TaskSpec:
         idempotency_key=ask.idempotency_key,
         fingerprint=b"" if ask.idempotency_key is None else fingerprint(ask),
         trace=of_task(trace, ask.headers),
+        labels=ask.labels,
     )
 
 

@@ -84,6 +84,7 @@ class Task(Struct):
     finished_at: datetime | None
     last_attempt: TaskAttempt | None
     reason: Annotated[str | None, Meta(description="why a task is dead")]
+    labels: Annotated[list[str], Meta(description="where it has some", examples=[["order-4711"]])] | UnsetType = UNSET
 
 
 class Explanation(Struct):
@@ -242,7 +243,7 @@ class NewSigningSecret(SigningSecret):
     secret: Annotated[str, Meta(pattern="^whsec_", description="for the receiver, as Standard Webhooks writes it")]
 
 
-class DeadTask(Task):
+class DeadTask(Task, kw_only=True):
     """A task that was given up, and what it was to call."""
 
     method: str

@@ -102,7 +102,7 @@ for at = FIRST, #ARGV, WIDTH do
       known_queues[queue] = true
     end
     redis.call('SET', record_key,
-      ARRAY_OF_25 .. cmsgpack.pack(VERSION, state, entry, due, now_ms, 0, 0, 0, 0, '', '') .. fixed)
+      ARRAY_OF_26 .. cmsgpack.pack(VERSION, state, entry, due, now_ms, 0, 0, 0, 0, '', '') .. fixed)
     if state == SCHEDULED then
       redis.call('ZADD', scheduled_key, due, id)
       note_due()

@@ -10,7 +10,7 @@ import msgspec
 from gateway import metrics
 from gateway.models import ClaimedTask, Outcome, Verdict
 from gateway.store.doorbell import Doorbell
-from gateway.store.records import claimed, encode_attempt
+from gateway.store.records import claimed, encode_attempt, encode_failure
 from gateway.store.scripts import Runner
 
 _PER_CLIENT: Final = 100
@@ -82,7 +82,8 @@ class Claims:
             verdict,
             int((retry_in or 0) * 1000),
             outcome.reason,
-            encode_attempt(outcome.attempt),
+            encode_attempt(outcome),
+            b"" if verdict == "succeeded" else encode_failure(outcome.attempt),
         )
         if not reply:
             return Finished(owned=False, claimed=None)

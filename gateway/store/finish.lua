@@ -5,17 +5,19 @@
 -- @include claim
 -- Ends one attempt: frees the slot and stores the result, schedules the retry, or buries the task; then hands back the
 -- client's next tasks in the same trip, or marks the client ready for others.
--- KEYS: scope. ARGV: scope, consumer, want, id, entry, fence, verdict (succeeded|retry|dead), retry in ms, reason, attempt (JSON).
+-- KEYS: scope. ARGV: scope, consumer, want, id, entry, fence, verdict (succeeded|retry|dead), retry in ms, reason, attempt (JSON),
+--       and where it failed the shorter form that is kept beside later ones.
 -- Returns {} where the claim is not this consumer's any more (nothing changed), else what claim.lua returns.
 -- Safe to repeat: the second call finds no claim.
 local consumer, want, id, entry, fence = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10], tonumber(ARGV[11])
-local verdict, retry_in, reason, attempt = ARGV[12], tonumber(ARGV[13]), ARGV[14], ARGV[15]
+local verdict, retry_in, reason, attempt, failure = ARGV[12], tonumber(ARGV[13]), ARGV[14], ARGV[15], ARGV[16]
 
 local record = load_record(id)
 if not record or not owns(record, consumer, entry, fence) then return {} end
 drop_entry(record)
 record[ATTEMPTS] = record[ATTEMPTS] + 1
 record[LAST] = attempt
+if failure ~= '' then note_failure(record, failure) end
 local left
 if verdict == 'succeeded' then
   left = finish_record(id, record, SUCCEEDED)

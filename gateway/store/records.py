@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 import orjson
 
-from gateway.models import Attempt, ClaimedTask, DeadLetter, State, TaskSpec, TaskView
+from gateway.models import Attempt, ClaimedTask, DeadLetter, Outcome, State, TaskDetail, TaskSpec, TaskView, Verdict
 
-_MUTABLE = 11
+_EARLIER_HEAD = 512  # characters of an answer that others came after
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True):
-    """A task's record. Times are Unix ms by Redis's clock, 0 for none; `headers` and `last` are JSON."""
+    """A task's record. Times are Unix ms by Redis's clock, 0 for none; `headers` and `last` are JSON, `labels` apart by
+    spaces; `earlier`, there only once an attempt has failed, is a line of JSON for each that did. Older records lack
+    the last three."""
 
     version: int
     state: str
@@ -41,6 +43,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     has_body: int
     body: str
     trace: str = ""
+    labels: str = ""
+    earlier: str = ""
 
 
 _decode = msgspec.msgpack.Decoder(Record).decode
@@ -71,7 +75,8 @@ def fixed_fields(client_id: str, spec: TaskSpec) -> tuple[bytes, int]:
     """The fields admit appends to the ones it makes, packed without an array header, and the size they count as."""
     headers = orjson.dumps(spec.headers).decode() if spec.headers else ""
     body = spec.body.decode() if spec.body is not None else ""
-    size = _OVERHEAD + len(spec.url) + len(headers) + len(spec.body or b"") + len(spec.trace)
+    labels = " ".join(spec.labels)
+    size = _OVERHEAD + len(spec.url) + len(headers) + len(spec.body or b"") + len(spec.trace) + len(labels)
     values: tuple[Any, ...] = (
         client_id,
         spec.queue,
@@ -87,8 +92,9 @@ def fixed_fields(client_id: str, spec: TaskSpec) -> tuple[bytes, int]:
         int(spec.body is not None),
         body,
         spec.trace,
+        labels,
     )
-    return _encoder.encode(values)[1:], size  # 14 fields: the array header is one byte
+    return _encoder.encode(values)[1:], size  # 15 fields: the array header is one byte, as it is not for more
 
 
 def claimed(task_id: bytes, entry: bytes, fence: int, packed: bytes, now: int) -> ClaimedTask:
@@ -114,9 +120,46 @@ def claimed(task_id: bytes, entry: bytes, fence: int, packed: bytes, now: int) -
     )
 
 
-def encode_attempt(attempt: Attempt) -> bytes:
+def encode_attempt(outcome: Outcome) -> bytes:
     """An attempt as the record keeps it."""
+    attempt = outcome.attempt
+    if outcome.verdict is Verdict.RETRY and outcome.retry_after:
+        attempt = msgspec.structs.replace(attempt, retry_after=outcome.retry_after)
     return msgspec.json.encode(attempt)
+
+
+def encode_failure(attempt: Attempt) -> bytes:
+    """The same as it is kept beside those that come after it: with less of the answer."""
+    body = None if attempt.body is None else attempt.body[:_EARLIER_HEAD]
+    return msgspec.json.encode(msgspec.structs.replace(attempt, body=body))
+
+
+def detail(task_id: str, packed: bytes, *, running: bool) -> TaskDetail:
+    """The task as operators see it."""
+    record = _decode(packed)
+    return TaskDetail(
+        view=view(task_id, packed, running=running),
+        method=record.method,
+        url=record.url,
+        due_at=record.due or None,
+        expires_at=record.expires or None,
+        bound=record.bound or None,
+        timeout=record.timeout,
+        size=record.size,
+        history=_history(record),
+    )
+
+
+def _history(record: Record) -> list[Attempt]:
+    told = [_decode_attempt(line) for line in record.earlier.split("\n") if line]
+    last = _decode_attempt(record.last) if record.last else None
+    if last is not None and told and _same(told[-1], last):
+        told.pop()
+    return told if last is None else [*told, last]
+
+
+def _same(one: Attempt, other: Attempt) -> bool:
+    return (one.started_at, one.duration_ms, one.status) == (other.started_at, other.duration_ms, other.status)
 
 
 def dead_letter(task_id: str, packed: bytes) -> DeadLetter:
@@ -142,4 +185,5 @@ def view(task_id: str, packed: bytes, *, running: bool) -> TaskView:
         finished_at=record.finished or None,
         last_attempt=_decode_attempt(record.last) if record.last else None,
         reason=record.reason or None,
+        labels=tuple(record.labels.split()),
     )

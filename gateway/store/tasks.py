@@ -13,6 +13,7 @@ from gateway.models import (
     QueueFull,
     RateLimited,
     Standing,
+    TaskDetail,
     TaskSpec,
     TaskView,
     TooManyClients,
@@ -21,7 +22,7 @@ from gateway.models import (
 )
 from gateway.settings import Settings
 from gateway.store.clients import Clients
-from gateway.store.records import fixed_fields, new_task_id, view
+from gateway.store.records import detail, fixed_fields, new_task_id, view
 from gateway.store.scripts import Runner
 
 EXPLAINED: Final = 100  # tasks that an explanation counts or names at most
@@ -136,6 +137,11 @@ class Tasks:
         """The client's task as it stands, None where it has no such task."""
         reply = await self._runner.run("status", client_id, task_id)
         return view(task_id, reply[1], running=bool(reply[0])) if reply else None
+
+    async def detail(self, client_id: str, task_id: str) -> TaskDetail | None:
+        """The same with all that operators may see."""
+        reply = await self._runner.run("status", client_id, task_id)
+        return detail(task_id, reply[1], running=bool(reply[0])) if reply else None
 
     async def explain(self, client_id: str, task_id: str) -> Standing | None:
         """Where the task stands and what stands before it, None where the client has no such task."""

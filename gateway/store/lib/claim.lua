@@ -161,7 +161,7 @@ local function claim(consumer, want)
   if more then redis.call('ZADD', ready_key, now_ms, client) else redis.call('ZREM', ready_key, client) end
   -- At its limit the client needs no waking by admit: whatever frees a slot looks again, and so does a resume.
   if in_flight >= limit or is_paused('') then
-    redis.call('HSET', depth_key, 'full', 1)
+    redis.call('HSETNX', depth_key, 'full', now_ms) -- since when, for who asks why
   else
     redis.call('HDEL', depth_key, 'full')
   end

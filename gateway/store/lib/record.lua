@@ -1,16 +1,27 @@
--- A task's record: one packed array in a string. Its first eleven fields change, the rest is written by admit and stays.
+-- A task's record: one packed array in a string. Its first eleven fields and EARLIER change, the rest is written by admit
+-- and stays.
 -- store/records.py reads the same layout. No binary type is used, because cmsgpack knows none.
 local VERSION = 1
 local STATE, ENTRY, DUE, CREATED, ATTEMPTS, CRASHES, FENCE, FINISHED, LAST, REASON = 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 local CLIENT, QUEUE, RUN_AT, EXPIRES, BOUND, MAX_RETRY, TIMEOUT, SIZE = 12, 13, 14, 15, 16, 17, 18, 19
-local HEADERS, HAS_BODY, BODY = 22, 23, 24
-local ARRAY_OF_25 = '\220\0\25' -- the last is the trace context, which no script reads
+local HEADERS, HAS_BODY, BODY, TRACE, LABELS, EARLIER = 22, 23, 24, 25, 26, 27
+local ARRAY_OF_26 = '\220\0\26' -- EARLIER is there only once an attempt has failed
+local MOST_EARLIER = 20 -- attempts that are kept
 local IN_STREAM, SCHEDULED, RETRYING, SUCCEEDED, DEAD, CANCELLED = 'q', 's', 'r', 'S', 'D', 'C'
 
 local function load_record(id)
   local packed = redis.call('GET', task_key(id))
   if not packed then return nil end
   return cmsgpack.unpack(packed), packed
+end
+
+-- Keeps an attempt that failed beside those that come after it; the oldest go.
+local function note_failure(record, failure)
+  record[TRACE], record[LABELS] = record[TRACE] or '', record[LABELS] or '' -- a record of a version without them
+  local kept = record[EARLIER] or ''
+  local _, lines = string.gsub(kept, '\n', '\n')
+  if lines >= MOST_EARLIER then kept = string.sub(kept, string.find(kept, '\n', 1, true) + 1) end
+  record[EARLIER] = kept .. failure .. '\n'
 end
 
 -- The record of a task that goes on keeps no time to live; an ended one gets its own below.
