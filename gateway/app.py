@@ -15,6 +15,7 @@ from aiohttp import web
 
 from gateway import metrics
 from gateway.addresses import redis_hosts
+from gateway.admin import client_keys as admin_client_keys
 from gateway.admin import clients as admin_clients
 from gateway.admin import dead as admin_dead
 from gateway.admin import flow as admin_flow
@@ -27,6 +28,7 @@ from gateway.api import health
 from gateway.api.routes import client_routes
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.egress import EgressGuard
+from gateway.dispatch.hosts import literal_address
 from gateway.dispatch.sender import HttpSender
 from gateway.dispatch.upkeep import Upkeep
 from gateway.keys import AppKeys
@@ -87,6 +89,7 @@ def _add_admin(
     # An application of its own, so that its guards also stand before paths that do not exist.
     admin = _with_parts(web.Application(middlewares=ADMIN(settings)), settings, store, dispatcher, guard)
     admin.add_routes(admin_clients.ROUTES)
+    admin.add_routes(admin_client_keys.ROUTES)
     admin.add_routes(admin_flow.ROUTES)
     admin.add_routes(admin_signing.ROUTES)
     admin.add_routes(admin_dead.ROUTES)
@@ -149,6 +152,13 @@ def _warn(settings: Settings) -> None:
         log.warning(
             "admin_without_key",
             message="ADMIN_API_KEY is not set: /admin is open to loopback and ADMIN_ALLOWED_IPS",
+        )
+    address = literal_address(settings.host)
+    outside = settings.host != "localhost" and not (address is not None and address.is_loopback)
+    if outside and not settings.require_client_key and not settings.admin_only and settings.role != "dispatcher":
+        log.warning(
+            "clients_without_key",
+            message=f"HOST is {settings.host}, REQUIRE_CLIENT_KEY off: who gets here speaks for clients without a key",
         )
 
 

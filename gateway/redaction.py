@@ -50,6 +50,7 @@ _PATTERNS: Final = (
     (re.compile(r"://[^/?#\s\"'<>]*@"), f"://{HIDDEN}@"),
     (re.compile(r"\b(Bearer|bearer|Basic) +[A-Za-z0-9+/=._~-]{4,}"), rf"\1 {HIDDEN}"),
     (re.compile(r"\bwhsec_[A-Za-z0-9+/=]+"), f"whsec_{HIDDEN}"),
+    (re.compile(r"\bgwk_[A-Za-z0-9_-]+"), f"gwk_{HIDDEN}"),
     # As JSON, as a form and as a header line: a target may give back what it was sent.
     (re.compile(rf"(?i)(\"(?:{_NAMES})\"\s*:\s*)\"(?:[^\"\\]|\\.)*\"?"), rf'\1"{HIDDEN}"'),
     (re.compile(rf"(?i)(?<![a-z0-9_-])((?:{_NAMES})=)[^\s&;,\"']+"), rf"\1{HIDDEN}"),
@@ -61,7 +62,7 @@ _PATTERNS: Final = (
     ),
 )
 # One of these is in whatever a pattern matches: most texts hold none, and cost a look.
-_SIGNS: Final = ("=", ":", "earer ", "asic ", "whsec_")
+_SIGNS: Final = ("=", ":", "earer ", "asic ", "whsec_", "gwk_")
 _SHORTEST: Final = 6  # of a value known to be secret; a shorter one is part of too much else
 _KEY_LENGTH: Final = 16  # of what counts as a key, and not as its name, in a list of `name:key`
 

@@ -306,7 +306,7 @@ def test_every_setting_is_a_flag() -> None:
     def probe(flags: dict[str, str]) -> None:
         got.append(flags)
 
-    booleans = {"REDIS_CLUSTER", "OUTBOUND_ALLOW_PRIVATE", "AUTO_CREATE_CLIENTS", "ADMIN_ONLY"}
+    booleans = {"REDIS_CLUSTER", "OUTBOUND_ALLOW_PRIVATE", "AUTO_CREATE_CLIENTS", "REQUIRE_CLIENT_KEY", "ADMIN_ONLY"}
     typed = [
         part
         for setting in SETTINGS

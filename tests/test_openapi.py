@@ -14,7 +14,8 @@ from conftest import ADMIN_KEY, GatewayFactory
 from gateway.admin.clients import SetBody
 from gateway.api.bodies import BatchBody, EnqueueBody
 from gateway.openapi.document import document
-from gateway.openapi.operations import OPERATIONS, REFUSALS
+from gateway.openapi.operation import REFUSALS
+from gateway.openapi.operations import OPERATIONS
 
 ITSELF = {"/openapi.json", "/docs"}
 

@@ -45,6 +45,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         f"Bearer {SECRET}",
         f"Basic {SECRET}",
         f"whsec_{SECRET.replace('-', 'x')}",
+        f"gwk_{SECRET}",
     ],
 )
 def test_credentials_are_hidden_in_free_text(text: str) -> None:

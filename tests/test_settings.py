@@ -41,6 +41,7 @@ DEFAULTS = {
     "max_override_concurrent": 100,
     "max_override_requests_per_min": 10000,
     "auto_create_clients": True,
+    "require_client_key": False,
     "legacy_client_id": None,
     "tiers": {
         "free": RateLimit(1, 10),

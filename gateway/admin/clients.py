@@ -192,7 +192,9 @@ async def delete_client(request: web.Request) -> web.StreamResponse:
     except UnreadableClient:
         old = None
     before = None if old is None else client_body(old)
-    await store.signing.remove(client_id)  # first: who comes back under this id must not sign with what is left
+    # First: who comes back under this id must neither sign with what is left, nor speak for its tasks without a key.
+    await store.signing.remove(client_id)
+    await store.client_keys.close(client_id)
     cancelled = await store.clients.delete(client_id, cancel_tasks=cancel)
     await note(request, "delete", client_id, before=before, tasks=cancelled)
     return web.Response(status=204)

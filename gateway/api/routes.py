@@ -9,7 +9,7 @@ from gateway.api.enqueue import enqueue
 from gateway.api.explain import explain
 from gateway.api.rate_limit import rate_limit
 from gateway.api.task_rules import Rules
-from gateway.middleware.chains import enqueue_chain, wrapped
+from gateway.middleware.chains import OWN, enqueue_chain, wrapped
 from gateway.settings import Settings
 
 
@@ -19,8 +19,8 @@ def client_routes(settings: Settings) -> list[web.RouteDef]:
     return [
         web.post("/v1/enqueue", wrapped(enqueue, enqueue_chain(decoding.enqueue))),
         web.post("/v1/enqueue/batch", wrapped(batch, enqueue_chain(decoding.batch, batch=True))),
-        web.get("/v1/tasks/{task_id}", tasks.show),
-        web.delete("/v1/tasks/{task_id}", tasks.cancel),
-        web.get("/v1/tasks/{task_id}/explain", explain),
-        web.get("/v1/rate-limit", rate_limit),
+        web.get("/v1/tasks/{task_id}", wrapped(tasks.show, OWN)),
+        web.delete("/v1/tasks/{task_id}", wrapped(tasks.cancel, OWN)),
+        web.get("/v1/tasks/{task_id}/explain", wrapped(explain, OWN)),
+        web.get("/v1/rate-limit", wrapped(rate_limit, OWN)),
     ]

@@ -6,7 +6,7 @@ import orjson
 import typer
 
 from gateway import __version__
-from gateway.cli import audit, check, clients, dead, doctor, overview, serve, signing, tasks
+from gateway.cli import audit, check, clients, dead, doctor, keys, overview, serve, signing, tasks
 
 app = typer.Typer(
     name="gateway",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.add_typer(clients.app, name="clients")
 app.add_typer(dead.app, name="dead")
+app.add_typer(keys.app, name="keys")
 app.add_typer(signing.app, name="signing")
 app.add_typer(tasks.app, name="tasks")
 app.command("tiers")(overview.tiers)

@@ -144,6 +144,11 @@ def override(result: Literal["applied", "refused"]) -> None:
     _now.overrides[(result,)].inc()
 
 
+def client_key_refused(reason: Literal["missing", "invalid"]) -> None:
+    """A request did not show the key of the client it named."""
+    _now.client_keys_refused[(reason,)].inc()
+
+
 def egress_refused() -> None:
     """The egress rule refused a call."""
     _now.refused.inc()

@@ -122,6 +122,9 @@ class Registry:
         )
         for kind in INVARIANTS:
             self.violations[(kind,)].inc(0)  # so that an alert on an increase sees the first one
+        self.client_keys_refused = Children(
+            counter("gateway_client_keys_refused", "Requests without the key that their client needs.", "reason")
+        )
         self.refused = counter("gateway_egress_refused", "Calls refused by the egress rule.")
         info = gauge("gateway_build_info", "1, with the version as a label.", "version", mode="livemax")
         info.labels(_version()).set(1)

@@ -8,6 +8,7 @@ from aiohttp.typedefs import Handler, Middleware
 from gateway.middleware.access import access
 from gateway.middleware.admin import admin_chain
 from gateway.middleware.client import ClientMiddleware
+from gateway.middleware.client_keys import own_client
 from gateway.middleware.contracts import Decode
 from gateway.middleware.errors import errors
 from gateway.middleware.policy import policy
@@ -16,6 +17,9 @@ from gateway.middleware.window import window
 
 # Every request. `access` is outside `errors`: it counts the status that is sent.
 APP: tuple[Middleware, ...] = (request_id, access, errors)
+
+# What a client asks of its own: who it is, which the query says.
+OWN: tuple[Middleware, ...] = (own_client,)
 
 # Every path below /admin.
 ADMIN = admin_chain

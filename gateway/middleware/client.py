@@ -9,6 +9,7 @@ from aiohttp.typedefs import Handler
 
 from gateway.errors import ClientRefused, InvalidBody, ServiceUnavailable
 from gateway.keys import AppKeys, RequestKeys
+from gateway.middleware.client_keys import check_client_key
 from gateway.middleware.contracts import Asked, Decode, Given
 from gateway.middleware.reading import CLIENT_ID_FORMAT, header, is_client_id, read_body
 from gateway.models import Client
@@ -33,6 +34,7 @@ class ClientMiddleware:
         raw = await read_body(request, settings.max_batch_bytes if self._batch else settings.max_body_bytes)
         asked = self._decode(raw, Given(header(request, "Idempotency-Key"), time.time()))
         client_id = _client_id(request, asked, settings)
+        await check_client_key(request, client_id)
         client, create = await _look_up(request, client_id, settings)
         request[RequestKeys.ASKED] = asked
         request[RequestKeys.CLIENT] = client

@@ -243,6 +243,28 @@ class NewSigningSecret(SigningSecret):
     secret: Annotated[str, Meta(pattern="^whsec_", description="for the receiver, as Standard Webhooks writes it")]
 
 
+class ClientKey(Struct):
+    """A client's key, without itself."""
+
+    key_id: Annotated[str, Meta(pattern="^key_[0-9a-f]{8}$")]
+    created_at: datetime
+
+
+class ClientKeys(Struct):
+    """A client's, oldest first."""
+
+    client_id: ClientId
+    required: Annotated[bool, Meta(description="whether the client needs one; without any it is closed then")]
+    keys: list[ClientKey]
+
+
+class NewClientKey(ClientKey):
+    """The one answer that shows the key."""
+
+    client_id: ClientId
+    key: Annotated[str, Meta(pattern="^gwk_", description="for the client, which sends it with each request")]
+
+
 class DeadTask(Task, kw_only=True):
     """A task that was given up, and what it was to call."""
 

@@ -7,7 +7,8 @@ import msgspec
 
 import gateway
 from gateway.openapi.answers import Error
-from gateway.openapi.operations import OPERATIONS, REFUSALS, Answer, Operation, Parameter
+from gateway.openapi.operation import REFUSALS, Answer, Operation, Parameter
+from gateway.openapi.operations import OPERATIONS
 
 _REF = "#/components/schemas/{name}"
 _RETRY_AFTER = {
@@ -48,7 +49,13 @@ def document() -> dict[str, Any]:
                     "in": "header",
                     "name": "X-Admin-Key",
                     "description": "ADMIN_API_KEY; without one, /admin is open to loopback and ADMIN_ALLOWED_IPS.",
-                }
+                },
+                "clientKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Of a client that was given one; with REQUIRE_CLIENT_KEY of any.",
+                },
+                "clientKeyHeader": {"type": "apiKey", "in": "header", "name": "X-Client-Key"},
             },
         },
     }
@@ -85,6 +92,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         made["requestBody"] = {"required": True, "content": _json(operation.body)}
     if operation.admin:
         made["security"] = [{"adminKey": []}]
+    elif operation.path.startswith("/v1"):
+        made["security"] = [{}, {"clientKey": []}, {"clientKeyHeader": []}]
     return made
 
 

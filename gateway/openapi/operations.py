@@ -1,81 +1,17 @@
 """Every call of the API: where it is, what it takes, what it answers. Bodies are the types that the handlers decode."""
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from gateway.admin.clients import PAGE_MAX, SetBody
 from gateway.admin.dead import PAGE_MAX as DEAD_MAX
 from gateway.api.bodies import BatchBody, EnqueueBody
 from gateway.models import CLIENT_ID_PATTERN, QUEUE_PATTERN
 from gateway.openapi import answers
+from gateway.openapi.client_secrets import CLIENT_SECRETS
+from gateway.openapi.operation import BODY, CLIENT, CLIENT_ID, TEXT, Answer, Operation, Parameter, Schema
 
-Schema = dict[str, Any]
-TEXT: Final = "text/plain"
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of the query, the path or the headers."""
-
-    name: str
-    schema: Schema
-    description: str
-    place: str = "query"
-    required: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a status means; ``shape`` is a Struct, None where there is no body, or a media type."""
-
-    meaning: str
-    shape: Any = None
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One method on one path. ``refusals`` are the statuses that answer with an `Error`."""
-
-    method: str
-    path: str
-    summary: str
-    answers: dict[int, Answer]
-    refusals: tuple[int, ...] = ()
-    parameters: tuple[Parameter, ...] = ()
-    body: Any = None
-    limited: bool = False
-
-    @property
-    def admin(self) -> bool:
-        """Whether it is an operator's."""
-        return self.path.startswith("/admin")
-
-    @property
-    def group(self) -> str:
-        """The heading it stands under."""
-        if self.admin:
-            return "Operators"
-        return "Clients" if self.path.startswith("/v1") else "Health and metrics"
-
-
-REFUSALS: Final = {
-    400: "Malformed; the message names the field by its JSON path, or the parameter",
-    401: "Who asks is not known here, or has no valid key",
-    403: "Not from this address, or not this queue",
-    404: "There is none",
-    408: "The body did not arrive in time",
-    409: "It conflicts with what is there",
-    413: "Larger than MAX_BODY_BYTES, or MAX_BATCH_BYTES for a batch",
-    415: "Declared as something other than JSON",
-    429: "Over the rate limit, or too much waits already; not before Retry-After",
-    503: "Redis is out of reach, full or refuses; not before Retry-After",
-}
-BODY: Final = (400, 408, 413, 415)
-
-_CLIENT_ID: Final[Schema] = {"type": "string", "pattern": CLIENT_ID_PATTERN, "examples": ["my-service-123"]}
 # In a header or a cursor an empty text is none.
-_OPTIONAL: Final[Schema] = {**_CLIENT_ID, "pattern": f"^$|{CLIENT_ID_PATTERN}"}
-_CLIENT: Final = Parameter("client_id", _CLIENT_ID, "whose", required=True)
+_OPTIONAL: Final[Schema] = {**CLIENT_ID, "pattern": f"^$|{CLIENT_ID_PATTERN}"}
 _TASK_ID: Final = Parameter(
     "task_id", {"type": "string", "examples": ["01a20d7308f71018f81f2a000000"]}, "as enqueue answered it", "path", True
 )
@@ -87,7 +23,7 @@ _QUEUE: Final[Schema] = {"type": "string", "pattern": f"^$|{QUEUE_PATTERN}"}
 _TRUTH: Final[Schema] = {"enum": ["true", "false"]}
 _MOMENT: Final[Schema] = {"type": "string", "format": "date-time"}
 _DEAD: Final = (
-    _CLIENT,
+    CLIENT,
     Parameter("task_id", {"type": "string"}, "only this one"),
     Parameter("error", {"type": "string"}, "only those whose reason or error has this in it, or whose status it is"),
     Parameter("after", _MOMENT, "only those that died then or later"),
@@ -98,7 +34,7 @@ _DEAD: Final = (
 def _of_one_task(root: str, *refusals: int) -> tuple[Operation, ...]:
     """The same for clients and for operators."""
     path = f"{root}/tasks/{{task_id}}"
-    named = (_TASK_ID, _CLIENT)
+    named = (_TASK_ID, CLIENT)
     return (
         Operation(
             "get",
@@ -154,14 +90,14 @@ OPERATIONS: Final = (
         BatchBody,
         limited=True,
     ),
-    *_of_one_task("/v1"),
+    *_of_one_task("/v1", 401),
     Operation(
         "get",
         "/v1/rate-limit",
         "A client's policy and what it has used of it; consumes nothing",
         {200: Answer("Policy and use", answers.Usage)},
-        (400, 404, 503),
-        (_CLIENT,),
+        (400, 401, 404, 503),
+        (CLIENT,),
         limited=True,
     ),
     Operation("get", "/health", "Whether Redis answers", {200: Answer("It does", answers.Health)}, (503,)),
@@ -186,7 +122,7 @@ OPERATIONS: Final = (
         "One client",
         {200: Answer("The client", answers.Client)},
         (400, 401, 403, 404, 503),
-        (_CLIENT,),
+        (CLIENT,),
     ),
     Operation(
         "get",
@@ -207,7 +143,7 @@ OPERATIONS: Final = (
         "Remove a client's settings, whether there are any or not",
         {204: Answer("There are none now")},
         (400, 401, 403, 503),
-        (_CLIENT, Parameter("cancel_tasks", _TRUTH, "cancel what waits, too; default false")),
+        (CLIENT, Parameter("cancel_tasks", _TRUTH, "cancel what waits, too; default false")),
     ),
     *(
         Operation(
@@ -216,7 +152,7 @@ OPERATIONS: Final = (
             summary,
             {200: Answer("How the client stands now", answers.Figures)},
             (400, 401, 403, 404, 503),
-            (_CLIENT, Parameter("queue", _QUEUE, "only this queue; none: all of them")),
+            (CLIENT, Parameter("queue", _QUEUE, "only this queue; none: all of them")),
         )
         for action, summary in (
             ("pause", "Start none of a client's waiting tasks; what runs goes on, what is enqueued is accepted"),
@@ -229,32 +165,9 @@ OPERATIONS: Final = (
         "How a client stands at this moment",
         {200: Answer("Its figures", answers.Figures)},
         (400, 401, 403, 404, 503),
-        (_CLIENT,),
+        (CLIENT,),
     ),
-    Operation(
-        "get",
-        "/admin/clients/signing",
-        "What signs a client's deliveries",
-        {200: Answer("The secrets' ids", answers.SigningSecrets)},
-        (400, 401, 403, 404, 503),
-        (_CLIENT,),
-    ),
-    Operation(
-        "post",
-        "/admin/clients/signing",
-        "Make a signing secret, which no other answer shows; a client has two at most",
-        {201: Answer("It signs from now on", answers.NewSigningSecret)},
-        (400, 401, 403, 404, 409, 503),
-        (_CLIENT,),
-    ),
-    Operation(
-        "delete",
-        "/admin/clients/signing",
-        "Remove a signing secret",
-        {204: Answer("It signs no more")},
-        (400, 401, 403, 404, 503),
-        (_CLIENT, Parameter("secret_id", {"type": "string", "pattern": "^sec_[0-9a-f]{8}$"}, "which", required=True)),
-    ),
+    *CLIENT_SECRETS,
     Operation(
         "get",
         "/admin/dead",

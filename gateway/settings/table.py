@@ -80,6 +80,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MAX_OVERRIDE_CONCURRENT", "100", _at_least_one, "ceiling of an override's max_concurrent"),
     Setting("MAX_OVERRIDE_REQUESTS_PER_MIN", "10000", _at_least_one, "ceiling of an override's requests_per_min"),
     Setting("AUTO_CREATE_CLIENTS", "true", parsing.boolean, "create unknown clients on first use"),
+    Setting("REQUIRE_CLIENT_KEY", "false", parsing.boolean, "every client shows a key, not only those that have one"),
     Setting("LEGACY_CLIENT_ID", None, parsing.client_id, "client that requests without an id are booked to"),
     Setting("TIERS_FILE", "", parsing.tiers_file, "TOML or JSON file of tiers, on top of the shipped ones"),
     Setting("QUEUE_WEIGHTS", "critical=6,default=3,low=1", parsing.queue_weights, "shares of a client's queues"),

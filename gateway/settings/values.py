@@ -63,6 +63,7 @@ class Settings:
     max_override_concurrent: int
     max_override_requests_per_min: int
     auto_create_clients: bool
+    require_client_key: bool
     legacy_client_id: str | None
     tiers: dict[str, RateLimit]
     queue_weights: dict[str, int]

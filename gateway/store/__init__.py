@@ -15,6 +15,7 @@ from gateway.settings import Settings
 from gateway.store.audit import Audit
 from gateway.store.batching import CommandError, Dial, Link, MultiplexedLink, Seal
 from gateway.store.claims import Claims
+from gateway.store.client_keys import ClientKeys
 from gateway.store.clients import Clients
 from gateway.store.cluster import RedisCluster
 from gateway.store.connection import Deployment, SingleRedis, too_old
@@ -47,6 +48,7 @@ class Store:
         self._api = api
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self.clients = Clients(api, settings)
+        self.client_keys = ClientKeys(api)
         self.signing = SigningSecrets(api)
         self.tasks = Tasks(api, self.clients, settings)
         self.dead = DeadLetters(api)
@@ -59,6 +61,7 @@ class Store:
 
     def _forget(self, client_id: str | None) -> None:
         self.clients.forget(client_id)
+        self.client_keys.forget(client_id)
         self.signing.forget(client_id)
 
     def _runner(self, settings: Settings, keyspace: Keyspace) -> tuple[Link, Runner]:

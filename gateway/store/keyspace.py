@@ -88,6 +88,10 @@ class Keyspace:
         """Hash: what signs a client's deliveries, by an id, each with the time it was made."""
         return self._key(f"signing:{client_id}", self.partition(client_id))
 
+    def client_keys(self, client_id: str) -> str:
+        """Hash: the hashes of a client's keys by their ids, each with the time it was made; and that it needs one."""
+        return self._key(f"client_keys:{client_id}", self.partition(client_id))
+
     def config_pattern(self) -> str:
         """What SCAN matches to find settings another program wrote."""
         return f"{self.prefix}client_config:*"

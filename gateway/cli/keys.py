@@ -1,0 +1,79 @@
+"""`gateway keys …`: the keys by which clients show who they are."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.admin_api import AdminApi
+from gateway.cli.output import Json, reported, table
+
+app = typer.Typer(
+    help="Show, make, rotate and revoke the keys of clients.", no_args_is_help=True, rich_markup_mode=None
+)
+
+ClientId = Annotated[str, typer.Argument(metavar="ID", help="whose", show_default=False)]
+KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="which, as `list` shows it", show_default=False)]
+
+_PATH = "/admin/clients/keys"
+
+
+@app.command("list")
+@reported
+def list_keys(client_id: ClientId, as_json: Json = False) -> None:
+    """List a client's keys, oldest first, by their ids."""
+    with AdminApi() as api:
+        answer = api.call("GET", _PATH, query={"client_id": client_id})
+    if as_json:
+        typer.echo(answer.text)
+        return
+    table(("key", "created"), [(each["key_id"], each["created_at"]) for each in answer.data["keys"]])
+    if answer.data["required"] and not answer.data["keys"]:
+        typer.echo(f"{client_id} needs a key and has none: it is closed until it gets one, or is released", err=True)
+
+
+@app.command("create")
+@reported
+def create_key(client_id: ClientId, as_json: Json = False) -> None:
+    """Make one; it is shown here and never again. From its first on, a client needs a key."""
+    _make(_PATH, client_id, as_json=as_json)
+
+
+@app.command("rotate")
+@reported
+def rotate_key(client_id: ClientId, as_json: Json = False) -> None:
+    """Make the next one; the newest before it stays valid until it is revoked, an older one does not."""
+    _make(f"{_PATH}/rotate", client_id, as_json=as_json)
+
+
+@app.command("revoke")
+@reported
+def revoke_key(client_id: ClientId, key_id: KeyId, as_json: Json = False) -> None:
+    """Revoke one. A client whose last key is revoked is closed until it gets another."""
+    with AdminApi() as api:
+        answer = api.call("DELETE", _PATH, query={"client_id": client_id, "key_id": key_id})
+    if answer.text:
+        typer.echo(answer.text)
+    elif not as_json:
+        typer.echo(f"revoked {key_id}")
+
+
+@app.command("release")
+@reported
+def release_client(client_id: ClientId, as_json: Json = False) -> None:
+    """Revoke all of a client's keys and ask it for none any more: whoever names it is believed."""
+    with AdminApi() as api:
+        answer = api.call("POST", f"{_PATH}/release", query={"client_id": client_id})
+    if answer.text:
+        typer.echo(answer.text)
+    elif not as_json:
+        typer.echo(f"released {client_id}: it needs no key")
+
+
+def _make(path: str, client_id: str, *, as_json: bool) -> None:
+    with AdminApi() as api:
+        answer = api.call("POST", path, query={"client_id": client_id})
+    if as_json:
+        typer.echo(answer.text)
+        return
+    typer.echo(answer.data["key"])
+    typer.echo(f"{answer.data['key_id']}: keep the key, it is not shown again", err=True)

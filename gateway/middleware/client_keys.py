@@ -1,0 +1,71 @@
+"""Whether who asks is the client it names: a client that was given a key, or with REQUIRE_CLIENT_KEY any, shows one."""
+
+import asyncio
+from typing import Literal
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from gateway import metrics
+from gateway.errors import ClientRefused
+from gateway.keys import AppKeys
+from gateway.middleware.reading import client_id_of_query, header
+from gateway.store import Store
+from gateway.store.client_keys import PREFIX, Keyring
+
+log = structlog.get_logger()
+
+_BEARER = "bearer "
+_HOW = "Authorization: Bearer <key>, or X-Client-Key: <key>"
+
+
+@web.middleware
+async def own_client(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Of the routes that name their client in the query."""
+    await check_client_key(request, client_id_of_query(request))
+    return await handler(request)
+
+
+async def check_client_key(request: web.Request, client_id: str) -> None:
+    """Raises `ClientRefused` unless the request may speak for this client. Asked before anything else is told of the
+    client, so that without its key nobody learns whether it is known or enabled."""
+    app = request.app
+    store = app[AppKeys.STORE]
+    keyring = store.client_keys.cached(client_id) or await _read(store, client_id)
+    given = _given(request)
+    if keyring.required or app[AppKeys.SETTINGS].require_client_key:
+        if given is None:
+            raise _refused(client_id, "missing", "client key is required", f"send the client's key as {_HOW}")
+        if not keyring.holds(given):
+            raise _refused(client_id, "invalid", "invalid client key", f"the key is none of client {client_id}'s")
+    elif given is not None and given.startswith(PREFIX):
+        # It is somebody's, and opens nothing here; any other credential is for somebody else to read, as ever.
+        message = f"the key is none of client {client_id}'s, which has none"
+        raise _refused(client_id, "invalid", "invalid client key", message)
+
+
+async def _read(store: Store, client_id: str) -> Keyring:
+    """Together with the client's settings, which are wanted next: both reads then share a round trip."""
+    keyring, _ = await asyncio.gather(
+        store.client_keys.get(client_id), store.clients.get(client_id), return_exceptions=True
+    )
+    if isinstance(keyring, BaseException):
+        raise keyring
+    return keyring
+
+
+def _given(request: web.Request) -> str | None:
+    key = header(request, "X-Client-Key")
+    if key:
+        return key
+    authorization = header(request, hdrs.AUTHORIZATION)
+    if authorization is None or authorization[: len(_BEARER)].lower() != _BEARER:
+        return None
+    return authorization[len(_BEARER) :].strip() or None
+
+
+def _refused(client_id: str, kind: Literal["missing", "invalid"], reason: str, message: str) -> ClientRefused:
+    metrics.client_key_refused(kind)
+    log.warning("client_key_refused", client=client_id, reason=kind)
+    return ClientRefused(reason, message, extra={"client_id": client_id}, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})

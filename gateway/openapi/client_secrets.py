@@ -1,0 +1,71 @@
+"""The calls that make and remove what a client shows and what signs its deliveries."""
+
+from typing import Final
+
+from gateway.openapi import answers
+from gateway.openapi.operation import CLIENT, Answer, Operation, Parameter
+
+CLIENT_SECRETS: Final = (
+    Operation(
+        "get",
+        "/admin/clients/keys",
+        "The keys by which a client shows who it is",
+        {200: Answer("The keys' ids, and whether it needs one", answers.ClientKeys)},
+        (400, 401, 403, 404, 503),
+        (CLIENT,),
+    ),
+    *(
+        Operation(
+            "post",
+            path,
+            summary,
+            {201: Answer("It is valid from now on", answers.NewClientKey)},
+            (400, 401, 403, 404, 409, 503),
+            (CLIENT,),
+        )
+        for path, summary in (
+            ("/admin/clients/keys", "Make a key, which no other answer shows; a client has two at most, and needs one"),
+            ("/admin/clients/keys/rotate", "Make the next key; of those before it the newest stays valid"),
+        )
+    ),
+    Operation(
+        "post",
+        "/admin/clients/keys/release",
+        "Revoke all keys of a client and ask it for none any more",
+        {204: Answer("It needs none")},
+        (400, 401, 403, 503),
+        (CLIENT,),
+    ),
+    Operation(
+        "delete",
+        "/admin/clients/keys",
+        "Revoke a key; a client without any is closed until it gets one or is released",
+        {204: Answer("It opens nothing any more")},
+        (400, 401, 403, 404, 503),
+        (CLIENT, Parameter("key_id", {"type": "string", "pattern": "^key_[0-9a-f]{8}$"}, "which", required=True)),
+    ),
+    Operation(
+        "get",
+        "/admin/clients/signing",
+        "What signs a client's deliveries",
+        {200: Answer("The secrets' ids", answers.SigningSecrets)},
+        (400, 401, 403, 404, 503),
+        (CLIENT,),
+    ),
+    Operation(
+        "post",
+        "/admin/clients/signing",
+        "Make a signing secret, which no other answer shows; a client has two at most",
+        {201: Answer("It signs from now on", answers.NewSigningSecret)},
+        (400, 401, 403, 404, 409, 503),
+        (CLIENT,),
+    ),
+    Operation(
+        "delete",
+        "/admin/clients/signing",
+        "Remove a signing secret",
+        {204: Answer("It signs no more")},
+        (400, 401, 403, 404, 503),
+        (CLIENT, Parameter("secret_id", {"type": "string", "pattern": "^sec_[0-9a-f]{8}$"}, "which", required=True)),
+    ),
+)

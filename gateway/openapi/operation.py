@@ -1,0 +1,72 @@
+"""What the document says of one call, the words that all calls share, and the parameter that most of them have."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.models import CLIENT_ID_PATTERN
+
+Schema = dict[str, Any]
+TEXT: Final = "text/plain"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the query, the path or the headers."""
+
+    name: str
+    schema: Schema
+    description: str
+    place: str = "query"
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a status means; ``shape`` is a Struct, None where there is no body, or a media type."""
+
+    meaning: str
+    shape: Any = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method on one path. ``refusals`` are the statuses that answer with an `Error`."""
+
+    method: str
+    path: str
+    summary: str
+    answers: dict[int, Answer]
+    refusals: tuple[int, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    body: Any = None
+    limited: bool = False
+
+    @property
+    def admin(self) -> bool:
+        """Whether it is an operator's."""
+        return self.path.startswith("/admin")
+
+    @property
+    def group(self) -> str:
+        """The heading it stands under."""
+        if self.admin:
+            return "Operators"
+        return "Clients" if self.path.startswith("/v1") else "Health and metrics"
+
+
+REFUSALS: Final = {
+    400: "Malformed; the message names the field by its JSON path, or the parameter",
+    401: "Who asks is not known here, or has no valid key",
+    403: "Not from this address, or not this queue",
+    404: "There is none",
+    408: "The body did not arrive in time",
+    409: "It conflicts with what is there",
+    413: "Larger than MAX_BODY_BYTES, or MAX_BATCH_BYTES for a batch",
+    415: "Declared as something other than JSON",
+    429: "Over the rate limit, or too much waits already; not before Retry-After",
+    503: "Redis is out of reach, full or refuses; not before Retry-After",
+}
+BODY: Final = (400, 408, 413, 415)
+
+CLIENT_ID: Final[Schema] = {"type": "string", "pattern": CLIENT_ID_PATTERN, "examples": ["my-service-123"]}
+CLIENT: Final = Parameter("client_id", CLIENT_ID, "whose", required=True)
