@@ -21,6 +21,7 @@ from gateway.admin import dead as admin_dead
 from gateway.admin import flow as admin_flow
 from gateway.admin import journal as admin_journal
 from gateway.admin import replicas as admin_replicas
+from gateway.admin import session as admin_session
 from gateway.admin import signing as admin_signing
 from gateway.admin import tasks as admin_tasks
 from gateway.admin import tiers as admin_tiers
@@ -97,6 +98,8 @@ def _add_admin(
     admin.add_routes(admin_tasks.ROUTES)
     admin.add_routes(admin_journal.ROUTES)
     admin.add_routes(admin_tiers.ROUTES)
+    admin.add_routes(admin_session.ROUTES)
+    admin.on_response_prepare.append(admin_session.keep_session)
     app.add_subapp("/admin", admin)
 
 

@@ -5,6 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.middleware.contracts import Asked, Dispatching, Plan, TargetCheck
+from gateway.middleware.session_cookie import Session
 from gateway.models import Client, Window
 from gateway.settings import Settings
 from gateway.store import Store
@@ -24,6 +25,7 @@ class RequestKeys:
 
     REQUEST_ID: Final = web.RequestKey("request_id", str)
     ADDRESS: Final = web.RequestKey("address", str)
+    SESSION: Final = web.RequestKey("session", Session)
     ASKED: Final = web.RequestKey("asked", Asked)
     CLIENT: Final = web.RequestKey("client", Client)
     CREATE: Final = web.RequestKey("create", bool)

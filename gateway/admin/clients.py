@@ -21,7 +21,7 @@ from gateway.middleware.reading import (
     query,
     read_body,
 )
-from gateway.middleware.strict_json import NAME_PATTERN, check_syntax, explain, malformed, refuse_duplicates
+from gateway.middleware.strict_json import NAME_PATTERN, decode_strictly
 from gateway.models import CLIENT_ID_PATTERN, DEFAULT_TIER, QUEUE_PATTERN, Client, RateLimit
 from gateway.store.clients import UnreadableClient
 
@@ -69,7 +69,7 @@ _FIELDS = {"$": SetBody.__struct_fields__, "$.rate_limit": LimitBody.__struct_fi
 async def set_client(request: web.Request) -> web.StreamResponse:
     """200 with the whole client, created or updated."""
     settings = request.app[AppKeys.SETTINGS]
-    body = _decode(await read_body(request, settings.max_body_bytes))
+    body = decode_strictly(await read_body(request, settings.max_body_bytes), _SET, _FIELDS)
     if not body.client_id:
         msg = "$.client_id: say which client"
         raise InvalidBody(msg, error="client_id is required")
@@ -87,21 +87,6 @@ async def set_client(request: web.Request) -> web.StreamResponse:
     old = None if before[-1] is None else client_body(before[-1])
     await note(request, "set", client.client_id, tier=client.tier, before=old, after=client_body(client))
     return json_answer(client_body(client))
-
-
-def _decode(raw: bytes) -> SetBody:
-    try:
-        raw.decode("utf-8")
-        body = _SET.decode(raw)
-    except msgspec.ValidationError as problem:
-        if not check_syntax(raw):
-            msg = "$: the body must be a JSON object"
-            raise InvalidBody(msg) from None
-        raise explain(problem, _FIELDS) from None
-    except (ValueError, RecursionError) as problem:
-        raise malformed(problem, raw) from None
-    refuse_duplicates(raw)
-    return body
 
 
 def merge(body: SetBody, client_id: str, tiers: Mapping[str, RateLimit]) -> Callable[[Client | None], Client]:

@@ -17,7 +17,8 @@ _PROBES = {"/health", "/livez", "/readyz", "/metrics"}
 async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Around the error handling, so that it sees the status that is really sent.
 
-    What succeeds on the clients' API and the probes is told at debug: there it is the metrics that count.
+    What succeeds on the clients' API and the probes is told at debug, since there it is the metrics that count; and so
+    are the dashboard's files.
     """
     started = time.monotonic()
     response = await handler(request)
@@ -26,7 +27,7 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     route = resource.canonical if resource is not None else "unmatched"
     status = response.status
     metrics.http_request(route, request.method, status, seconds)
-    quiet = status < 400 and not route.startswith("/admin")
+    quiet = status < 400 and (not route.startswith("/admin") or route.startswith("/admin/ui"))
     write = log.debug if quiet or route in _PROBES else log.info
     write(
         "request",

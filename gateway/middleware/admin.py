@@ -1,8 +1,10 @@
-"""Who may use `/admin`: the key, then the address. Both run for every path below `/admin`, known or not."""
+"""Who may use `/admin`: the key, or a session that stands for it, then the address. Both run for every path below
+`/admin`, known or not."""
 
 import hmac
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
@@ -11,9 +13,18 @@ from aiohttp.typedefs import Handler, Middleware
 
 from gateway.errors import Forbidden, Unauthorized
 from gateway.keys import RequestKeys
+from gateway.middleware.sessions import session_of
 from gateway.settings import Settings
 
 log = structlog.get_logger()
+
+KEY_NAME: Final = "ADMIN_API_KEY"
+_LOGIN: Final = "/admin/ui"
+# The files of the dashboard hold nothing of this gateway; what they show they ask for with the session.
+_OPEN: Final = {
+    ("POST", "/admin/session"),
+    *((method, path) for method in ("GET", "HEAD") for path in (_LOGIN, f"{_LOGIN}/", f"{_LOGIN}/{{file}}")),
+}
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -51,12 +62,19 @@ def caller_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
 
 def admin_chain(settings: Settings) -> tuple[Middleware, ...]:
     """The guards of `/admin`, outermost first."""
-    key = None if settings.admin_api_key is None else settings.admin_api_key.encode()
+    secret_of = key_secrets(settings)
 
     @web.middleware
     async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("X-Admin-Key", "").encode("utf-8", "surrogateescape")
-        if key is not None and not hmac.compare_digest(given, key):
+        if settings.admin_api_key is None or _is_open(request):
+            return await handler(request)
+        given = request.headers.get("X-Admin-Key")
+        if given is None:
+            session = await session_of(request, secret_of)
+            if session is not None:
+                request[RequestKeys.SESSION] = session
+                return await handler(request)
+        if given is None or key_name(settings, given) is None:
             reason = "wrong key" if given else "no key"
             log.warning("admin_denied", reason=reason, address=request.remote, path=request.path)
             msg = "the header X-Admin-Key must be the gateway's ADMIN_API_KEY"
@@ -76,6 +94,26 @@ def admin_chain(settings: Settings) -> tuple[Middleware, ...]:
         return await handler(request)
 
     return (check_key, check_address)
+
+
+def key_name(settings: Settings, given: str) -> str | None:
+    """The name of the key that this is, None where it is none."""
+    key = settings.admin_api_key
+    if key is None or not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key.encode()):
+        return None
+    return KEY_NAME
+
+
+def key_secrets(settings: Settings) -> Callable[[str], bytes | None]:
+    """What signs the sessions of a key, by its name."""
+    key = settings.admin_api_key
+    return lambda name: key.encode() if key is not None and name == KEY_NAME else None
+
+
+def _is_open(request: web.Request) -> bool:
+    """Whether it is what a browser needs in order to show its key."""
+    resource = request.match_info.route.resource
+    return resource is not None and (request.method, resource.canonical) in _OPEN
 
 
 def _refusal(request: web.Request, address: Address | None, settings: Settings) -> str | None:

@@ -5,11 +5,13 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from gateway.errors import InvalidBody
+
+T = TypeVar("T")
 
 _PLACE = re.compile(r"(?P<text>.*?)(?: - at `(?P<path>.*)`)?", re.DOTALL)
 _FIELD = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`", re.DOTALL)
@@ -106,6 +108,22 @@ def _worded(text: str) -> str:
     if "with a timezone component" in text:
         return "expected a time with its offset, such as 2024-01-15T10:30:00Z or …+02:00"
     return _KINDS.sub(lambda kind: _JSON_WORDS.get(kind[1], kind[1]), text[:1].lower() + text[1:])
+
+
+def decode_strictly(raw: bytes, decoder: msgspec.json.Decoder[T], fields: Mapping[str, Iterable[str]]) -> T:
+    """A body as ``decoder`` has it; raises `InvalidBody` that names the field. ``fields`` as `explain` takes them."""
+    try:
+        raw.decode("utf-8")
+        body = decoder.decode(raw)
+    except msgspec.ValidationError as problem:
+        if not check_syntax(raw):
+            msg = "$: the body must be a JSON object"
+            raise InvalidBody(msg) from None
+        raise explain(problem, fields) from None
+    except (ValueError, RecursionError) as problem:
+        raise malformed(problem, raw) from None
+    refuse_duplicates(raw)
+    return body
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -286,6 +286,14 @@ class Done(Struct):
     tasks: Count
 
 
+class Session(Struct):
+    """Who asks."""
+
+    key: Annotated[str | None, Meta(description="the name of the key; null: the gateway has none")]
+    role: Literal["admin"]
+    expires_at: Annotated[datetime | None, Meta(description="of a browser's session; it is renewed while it is used")]
+
+
 class Tiers(Struct):
     """Every tier by name."""
 

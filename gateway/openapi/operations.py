@@ -4,6 +4,7 @@ from typing import Final
 
 from gateway.admin.clients import PAGE_MAX, SetBody
 from gateway.admin.dead import PAGE_MAX as DEAD_MAX
+from gateway.admin.session import LoginBody
 from gateway.api.bodies import BatchBody, EnqueueBody
 from gateway.models import CLIENT_ID_PATTERN, QUEUE_PATTERN
 from gateway.openapi import answers
@@ -215,5 +216,16 @@ OPERATIONS: Final = (
             Parameter("cursor", {"type": "string", "pattern": r"^$|^\d{1,20}-\d{1,20}$"}, "the `next_cursor` before"),
         ),
     ),
+    Operation("get", "/admin/session", "Who asks", {200: Answer("Key and role", answers.Session)}, (401, 403, 503)),
+    Operation(
+        "post",
+        "/admin/session",
+        "Log a browser in; scripts send X-Admin-Key instead",
+        {200: Answer("A cookie stands for the key from now on", answers.Session)},
+        (*BODY, 401, 403, 409),
+        (Parameter("X-Requested-With", {"type": "string"}, "anything; shows that no other page sends it", "header"),),
+        LoginBody,
+    ),
+    Operation("delete", "/admin/session", "Log it out", {204: Answer("It is no more")}, (401, 403, 503)),
     Operation("get", "/admin/tiers", "The tiers", {200: Answer("Every tier by name", answers.Tiers)}, (401, 403)),
 )

@@ -27,6 +27,7 @@ from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 from gateway.store.replicas import Replicas
 from gateway.store.scripts import Runner, pack_policy
 from gateway.store.sentinel import RedisSentinel
+from gateway.store.sessions import Sessions
 from gateway.store.signing import SigningSecrets
 from gateway.store.tasks import Tasks
 from gateway.store.windows import Windows
@@ -54,6 +55,7 @@ class Store:
         self.dead = DeadLetters(api)
         self.replicas = Replicas(api)
         self.journal = Journal(api)
+        self.sessions = Sessions(api)
         self.windows = Windows(api, settings.window_algorithm)
         self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self._forget)
         self.claims = Claims(dispatch, self.consumer, self.doorbell)

@@ -76,6 +76,10 @@ class Keyspace:
         """Stream: what operators changed, capped."""
         return self._key("audit", 0)
 
+    def ended_session(self, session_id: str) -> str:
+        """String: a session of the dashboard that was left before its time."""
+        return self._key(f"ended_session:{session_id}", 0)
+
     def replica(self, name: str) -> str:
         """String: what a gateway says of itself, as JSON; gone when it is."""
         return self._key(f"replica:{name}", 0)

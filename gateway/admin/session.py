@@ -1,0 +1,92 @@
+"""`/admin/session`: who is asking; the dashboard's login and logout."""
+
+from datetime import UTC, datetime
+from time import time
+from typing import Annotated, Any
+
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec import Meta
+
+from gateway.errors import Conflict, Unauthorized
+from gateway.keys import AppKeys, RequestKeys
+from gateway.middleware.admin import KEY_NAME, key_name, key_secrets
+from gateway.middleware.answers import json_answer
+from gateway.middleware.reading import read_body
+from gateway.middleware.session_cookie import LONGEST_SECONDS, Session
+from gateway.middleware.sessions import begin, give, refuse_other_pages, renew, take_back
+from gateway.middleware.strict_json import decode_strictly
+
+log = structlog.get_logger()
+
+_LARGEST = 8192  # bytes of a login
+
+
+class LoginBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What a login takes."""
+
+    key: Annotated[str, Meta(min_length=1, description="an admin key, as the header X-Admin-Key has it")]
+
+
+_LOGIN = msgspec.json.Decoder(LoginBody)
+_FIELDS = {"$": LoginBody.__struct_fields__}
+
+
+async def show(request: web.Request) -> web.StreamResponse:
+    """200 with who asks."""
+    return json_answer(_body(request, request.get(RequestKeys.SESSION)))
+
+
+async def login(request: web.Request) -> web.StreamResponse:
+    """200 and the cookie; 401 for a wrong key, 409 where the gateway has none."""
+    settings = request.app[AppKeys.SETTINGS]
+    refuse_other_pages(request)
+    body = decode_strictly(await read_body(request, _LARGEST), _LOGIN, _FIELDS)
+    if settings.admin_api_key is None:
+        msg = "ADMIN_API_KEY is not set, so there is nothing to log in with: /admin is open from here"
+        raise Conflict(msg)
+    name = key_name(settings, body.key)
+    secret = None if name is None else key_secrets(settings)(name)
+    if name is None or secret is None:
+        log.warning("admin_denied", reason="wrong key", address=request[RequestKeys.ADDRESS], path=request.path)
+        msg = "$.key: must be the gateway's ADMIN_API_KEY"
+        raise Unauthorized(msg)
+    session = begin(request, name)
+    log.info("admin_login", key=name, address=request[RequestKeys.ADDRESS])
+    response = json_answer(_body(request, session))
+    give(request, response, session, secret)
+    return response
+
+
+async def logout(request: web.Request) -> web.StreamResponse:
+    """204; the cookie is unset, and holds no more wherever else it may be."""
+    response = web.Response(status=204)
+    session = request.pop(RequestKeys.SESSION, None)
+    if session is not None:
+        left = session.began + LONGEST_SECONDS - int(time())
+        await request.app[AppKeys.STORE].sessions.end(session.id, max(1, left))
+        log.info("admin_logout", key=session.key, address=request[RequestKeys.ADDRESS])
+    take_back(request, response)
+    return response
+
+
+async def keep_session(request: web.Request, response: web.StreamResponse) -> None:
+    """Renews the session that an answer belongs to; a signal of the application, so that it holds for every answer."""
+    renew(request, response, key_secrets(request.app[AppKeys.SETTINGS]))
+
+
+def _body(request: web.Request, session: Session | None) -> dict[str, Any]:
+    has_key = request.app[AppKeys.SETTINGS].admin_api_key is not None
+    return {
+        "key": KEY_NAME if has_key else None,
+        "role": "admin",
+        "expires_at": None if session is None else datetime.fromtimestamp(session.ends, UTC),
+    }
+
+
+ROUTES = (
+    web.get("/session", show),
+    web.post("/session", login),
+    web.delete("/session", logout),
+)
