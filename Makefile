@@ -12,6 +12,8 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 PYTHON_FILES := gateway tests deploy bench
 # The peers of `make bench` and their packages, apart from what the gateway runs on.
 BENCH := build/bench
+# Much of the suite waits for leases and failovers, so that two side by side take little more than half the time.
+TESTS_AT_ONCE ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check soak bench demo venv lock clean
@@ -23,7 +25,7 @@ run: $(VENV)/.runtime ## start the gateway on http://127.0.0.1:8080 (settings co
 	@exec $(BIN)/gateway serve $(ARGS)
 
 test: check ## everything `make check` does, then the whole test suite
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(TESTS_AT_ONCE) --dist worksteal
 
 check: venv ## formatting, linters, types and the import contract
 	$(BIN)/ruff format --check $(PYTHON_FILES)

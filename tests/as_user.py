@@ -4,6 +4,7 @@ Nothing of the package is imported here; what a test wants to know, it asks the 
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,12 +24,20 @@ START_DEADLINE = 30.0
 STOP_DEADLINE = 40.0
 
 
+# Below those that a system gives to outgoing connections: one of these could take the port before a server has it.
+# Processes that test side by side (pytest-xdist) have each their own.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = list(range(12_000 + _WORKER, 32_000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+random.shuffle(_PORTS)
+
+
 def free_port() -> int:
-    """A port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on at this moment, and that this process is given once."""
+    while True:
+        port = _PORTS.pop()
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:

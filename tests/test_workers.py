@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from as_user import free_port
 from structlog.testing import capture_logs
 
 from gateway import workers
@@ -53,12 +54,6 @@ async def main():
 
 asyncio.run(main())
 """.replace("\\\\", "\\")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings(folder: Path, **changed: Any) -> dict[str, Any]:
