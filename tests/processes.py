@@ -23,14 +23,15 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
-        self._folder = folder
+        self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]
         self.process = subprocess.Popen(
-            [valkey_server(), *options, "--appendfsync", "always", "--dir", str(self._folder)],
+            [valkey_server(), *options, "--appendfsync", "always", "--dir", str(self.folder)],
             stdout=subprocess.DEVNULL,
+            restore_signals=False,  # see topologies.Server
         )
         await until(self.answers, GENEROUS)
 
