@@ -11,6 +11,7 @@ from conftest import until
 from processes import GENEROUS
 from redis.exceptions import RedisError
 
+from gateway.errors import StoreUnavailable
 from gateway.store.records import Record
 
 from .run import METERED, METERED_LIMIT, Run
@@ -73,7 +74,7 @@ async def settle(run: Run) -> Accounts:
         await until(still, GENEROUS * run.plan.scale)
     accounts = Accounts(left=left, extras_allowed=run.extras_allowed, notes=run.notes)
     accounts.refused = run.load.refused
-    accounts.errors = sorted(run.load.errors)
+    accounts.errors = sorted(run.load.errors) + await _violations(run)
     await _count_tasks(run, accounts)
     _count_open(run, accounts)
     accounts.seconds = round(time.time() - run.started, 1)
@@ -95,6 +96,21 @@ async def _left(run: Run) -> dict[str, float]:
             values = [line.split()[1] for line in page.splitlines() if line.startswith("gateway_in_flight ")]
             found["lanes"] = found.get("lanes", 0) + (float(values[0]) if values else 1)
     return found
+
+
+async def _violations(run: Run) -> list[str]:
+    """What the gateways' audits found meanwhile, those of killed ones included, and what an audit of all finds now."""
+    told = [
+        line
+        for log in sorted(run.folder.glob("gateway-*.log"))
+        for line in log.read_text(errors="replace").splitlines()
+        if "invariant_violated" in line
+    ]
+    with contextlib.suppress(StoreUnavailable):  # then what is left says so
+        async with run.store() as store:
+            async for client, found in store.audit.everything(mend=False):
+                told += [f"{client}: {each.kind}: {each.detail}" for each in found]
+    return told
 
 
 async def _count_tasks(run: Run, accounts: Accounts) -> None:

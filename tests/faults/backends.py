@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import redis.asyncio as redis
 from deployments import AllPrimaries
 from processes import Server
 from topologies import Cluster, Sentinels
+from topologies import Server as Node
 
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 
@@ -26,6 +27,9 @@ class Backend(Protocol):
 
     def ports(self) -> list[int]:
         """Where its servers listen, all that a gateway may talk to."""
+
+    def primaries(self) -> Sequence[Server | Node]:
+        """The servers that take writes, as long as none of them was ever replaced."""
 
     def environment(self, number: int) -> dict[str, str]:
         """What the gateway of this number is told of it."""
@@ -49,6 +53,9 @@ class Single:
 
     def ports(self) -> list[int]:
         return [self.server.port]
+
+    def primaries(self) -> list[Server]:
+        return [self.server]
 
     def environment(self, number: int) -> dict[str, str]:
         return {"REDIS_URL": self.server.url}
@@ -81,6 +88,9 @@ class OnCluster:
 
     def ports(self) -> list[int]:
         return [node.port for node in self.cluster.nodes]
+
+    def primaries(self) -> list[Node]:
+        return self.cluster.nodes[:3]
 
     def environment(self, number: int) -> dict[str, str]:
         return {"REDIS_URL": self.cluster.nodes[number % 3].url, "REDIS_CLUSTER": "true"}
@@ -115,6 +125,9 @@ class OnSentinels:
 
     def ports(self) -> list[int]:
         return [server.port for server in (*self.sentinels.servers, *self.sentinels.sentinels)]
+
+    def primaries(self) -> list[Node]:
+        return self.sentinels.servers[:1]
 
     def environment(self, number: int) -> dict[str, str]:
         return {"REDIS_URL": self.sentinels.url}

@@ -24,28 +24,38 @@ _CLIENT = "client-0"
 async def primary_killed(run: Run, primary: Server, promoted: Callable[[], bool], *, back: bool = False) -> None:
     """SIGKILL of a primary; from the promotion of its replica on, writes are taken again. ``back``: it comes back
     meanwhile, where nobody else is left who could confirm them."""
-    run.extras_allowed += await run.pending() + _just_ended(run)
+    run.extras_allowed += await run.pending() + just_ended(run)
     primary.kill()
     await until(promoted, GENEROUS)
-    since = time.monotonic()
     if back:
         await asyncio.to_thread(primary.start)
-    await until(lambda: _accepted(run), GENEROUS)
-    run.notes["seconds from promotion to a 201"] = took = round(time.monotonic() - since, 1)
-    assert took <= RESUME_SECONDS, took
+    await resumed(run)
     if not back:
         await asyncio.to_thread(primary.start)
 
 
-async def primary_paused(run: Run, primary: Server, promoted: Callable[[], bool]) -> None:
+async def primary_paused(run: Run, primary: Server, promoted: Callable[[], bool], *, others: bool = False) -> None:
     """SIGSTOP of a primary, and SIGCONT once its replica has taken over and more than a lease has gone by: it knows
-    nothing of that yet, and carries out what had reached its sockets."""
-    run.extras_allowed += await run.pending() + _just_ended(run)
+    nothing of that yet, and carries out what had reached its sockets. ``others``: the new one has a replica left, and
+    need not wait for this one."""
+    run.extras_allowed += await run.pending() + just_ended(run)
     primary.signal(signal.SIGSTOP)
-    await asyncio.sleep(run.pause)  # the fault itself
+    ends = time.monotonic() + run.pause
     await until(promoted, GENEROUS)
+    if others:
+        await resumed(run)
+    await asyncio.sleep(ends - time.monotonic())  # the fault itself
     primary.signal(signal.SIGCONT)
+    if not others:
+        await resumed(run)
+
+
+async def resumed(run: Run) -> None:
+    """Wait until writes are taken again, as soon after a promotion as is promised."""
+    since = time.monotonic()
     await until(lambda: _accepted(run), GENEROUS)
+    run.notes["seconds from promotion to a 201"] = took = round(time.monotonic() - since, 1)
+    assert took <= RESUME_SECONDS, took
 
 
 def followed(run: Run, old: Server) -> bool:
@@ -54,7 +64,8 @@ def followed(run: Run, old: Server) -> bool:
     return new is not old and role(new) == "master"
 
 
-def _just_ended(run: Run) -> int:
+def just_ended(run: Run) -> int:
+    """Calls whose ends the replicas may not know of."""
     return sum(call.end is not None and call.end > time.time() - _UNREPLICATED for call in run.target.calls)
 
 

@@ -11,7 +11,8 @@ from conftest import until
 from processes import GENEROUS
 
 from .accounts import Accounts, settled
-from .failover import followed, move_slot, primary_killed, primary_paused, role, slot_of
+from .failover import followed, just_ended, move_slot, primary_killed, primary_paused, resumed, role, slot_of
+from .load import drive
 from .run import Plan, Run, ports_of, running
 from .target import Call
 
@@ -33,6 +34,7 @@ EVERYWHERE = (
     "gateway_cut_off",
     "replies_dropped",
     "redis_out_of_memory",
+    "redis_disk_full",
     "targets_misbehave",
     "clocks_an_hour_off",
     "few_open_files",
@@ -129,6 +131,20 @@ async def redis_out_of_memory(run: Run) -> None:
     await run.memory(0)
 
 
+@fault()
+async def redis_disk_full(run: Run) -> None:
+    """No room for Redis's files: it refuses every write. No call starts meanwhile, and with room all goes on."""
+    await run.until_delivered(0.3)
+    before = len(run.load.unknown)
+    await run.disks(full=True)
+    await until(lambda: len(run.load.unknown) > before + 10, GENEROUS)
+    run.extras_allowed += await run.pending()
+    started = len(run.target.calls)
+    await asyncio.sleep(1.5 * run.plan.lease)  # the fault itself
+    assert len(run.target.calls) == started
+    await run.disks(full=False)
+
+
 async def _worked_off(run: Run) -> bool:
     async with run.redis() as client:
         return not any([await run.depth(client, name) for name in run.limits])
@@ -205,7 +221,22 @@ async def sentinel_primary_paused(run: Run) -> None:
     """The primary answers nothing until long after another has taken over, then everything, as if nothing had been."""
     await run.until_delivered(0.3)
     old = run.sentinels.primary()
-    await primary_paused(run, old, lambda: followed(run, old))
+    await primary_paused(run, old, lambda: followed(run, old), others=True)
+    await run.until_delivered(0.8)
+
+
+@fault(topology="sentinel", settings=_DURABLE)
+async def sentinel_disk_full(run: Run) -> None:
+    """No room for the primary's files: it refuses every write, a Sentinel's PING too, and another takes over."""
+    await run.until_delivered(0.3)
+    old = run.sentinels.primary()
+    run.extras_allowed += await run.pending() + just_ended(run)
+    await run.disks(full=True)
+    await until(lambda: followed(run, old), GENEROUS)
+    await resumed(run)
+    await run.disks(full=False)
+    if not old.running:  # a replica that can't write ends
+        await asyncio.to_thread(old.start)
     await run.until_delivered(0.8)
 
 
@@ -268,13 +299,15 @@ def _calls_of(run: Run, marker: int) -> list[Call]:
 def over_topologies() -> list[tuple[str, str]]:
     """Each fault with each topology it applies to."""
     own = [(name, one.plan.topology) for name, one in FAULTS.items()]
-    return own + [(name, topology) for topology in ("cluster", "sentinel") for name in EVERYWHERE]
+    elsewhere = [(name, topology) for topology in ("cluster", "sentinel") for name in EVERYWHERE]
+    # Sentinels promote another instead of a primary whose disk is full: `sentinel_disk_full`.
+    return own + [each for each in elsewhere if each != ("redis_disk_full", "sentinel")]
 
 
 async def suffer(one: Fault, folder: Path, scale: float = 1, **plan: Any) -> Accounts:
     """A whole run with this fault; its accounts."""
     async with running(folder, replace(one.plan, scale=scale, **plan)) as run:
-        await run.drive(_as_coroutine(one, run))
+        await drive(run, _as_coroutine(one, run))
         return await settled(run)
 
 

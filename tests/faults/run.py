@@ -1,12 +1,12 @@
-"""One run: a Redis, gateways, a target, load, and what a fault may do to them. The accounts are in `accounts`."""
+"""One run: a Redis, gateways, a target, what may be done to them. Its load is in `load`, the accounts in `accounts`."""
 
 import asyncio
 import contextlib
-import random
+import resource
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ import redis.asyncio as redis
 from conftest import until
 from processes import GENEROUS, Process, Server
 from topologies import Cluster, Sentinels
+
+from gateway.settings import Settings
+from gateway.store import Store, open_store
 
 from .backends import BACKENDS, Backend, OnCluster, OnSentinels, Single
 from .proxy import Network
@@ -103,14 +106,11 @@ class Run:
             METERED: 2,
             PATIENT: max(4, plan.patient // 6),
         }
-        self._patient_left = plan.patient
         self.extras_allowed = 0
         self.frozen: list[Frozen] = []
         self.kinds: tuple[str, ...] = ("ok",)
         self.notes: dict[str, Any] = {}
         self.started = time.time()
-        self._random = random.Random(1)
-        self._ended = False
 
     # --- processes --------------------------------------------------------------------------------
 
@@ -203,6 +203,12 @@ class Run:
         """A client that knows nothing of the gateway."""
         return self.backend.redis()
 
+    def store(self) -> contextlib.AbstractAsyncContextManager[Store]:
+        """The gateway's own way to it, in this process."""
+        settings = Settings.load(self.backend.environment(0))
+        assert settings.redis_url is not None
+        return open_store(settings, settings.redis_url)
+
     @property
     def pause(self) -> float:
         """How long a Redis is paused, in seconds: longer than a lease."""
@@ -214,6 +220,17 @@ class Run:
             async with redis.Redis(port=port) as client:
                 with contextlib.suppress(redis.ResponseError):  # a Sentinel keeps nothing
                     await client.config_set("maxmemory", most)
+
+    async def disks(self, *, full: bool) -> None:
+        """No file of a primary may grow any further (as on a full disk), or all may again."""
+        for server in self.backend.primaries():
+            assert server.process is not None
+            async with redis.Redis(port=server.port) as client:
+                if full:  # where each write has to be on disk before its answer, a server that can't write ends
+                    await client.config_set("appendfsync", "everysec")
+                files = (server.folder / "appendonlydir").iterdir()
+                most = max(file.stat().st_size for file in files) if full else resource.RLIM_INFINITY
+                resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 
     def key(self, name: str, client: str) -> str:
         """A key of the client, with what a Cluster has it carry."""
@@ -236,65 +253,11 @@ class Run:
                             total += consumer["pending"]
         return total
 
-    # --- load -------------------------------------------------------------------------------------
+    # --- its course -------------------------------------------------------------------------------
 
     async def until_delivered(self, share: float) -> None:
         """Until so much of the planned load was answered by the target."""
         await until(lambda: len(self.target.answered) >= share * self.plan.tasks, GENEROUS * self.plan.scale)
-
-    async def drive(self, fault: Coroutine[Any, Any, None]) -> None:
-        """Load while the fault happens, to its end."""
-        async with asyncio.TaskGroup() as group:
-            loading = [group.create_task(self._load()) for _ in range(8)]
-            await fault
-            await until(lambda: self.load.sent >= self.plan.tasks, GENEROUS * self.plan.scale)
-            self._ended = True
-            await asyncio.gather(*loading)
-
-    async def _load(self) -> None:
-        plan, load = self.plan, self.load
-        began, first = time.monotonic(), load.sent
-        while not self._ended:
-            ahead = (load.sent - first) / plan.per_second - (time.monotonic() - began)
-            if ahead > 0 or not self.serving:
-                await asyncio.sleep(max(ahead, 0.01))
-                continue
-            markers = range(load.sent, load.sent + plan.batch)
-            load.sent += plan.batch
-            await self._enqueue(self._next_client(), markers)
-
-    def _next_client(self) -> str:
-        if self._patient_left > 0 and self._random.random() < 0.2:
-            self._patient_left -= self.plan.batch
-            return PATIENT
-        if self._random.random() < 0.1 / self.plan.batch:
-            return METERED
-        return f"client-{self._random.randrange(self.plan.clients)}"
-
-    async def _enqueue(self, client: str, markers: range) -> None:
-        call_ms = int(1250 * self.plan.lease) if client == PATIENT else self.plan.call_ms
-        bodies = [self._body(marker, call_ms) for marker in markers]
-        gateway = self.gateways[self._random.choice(sorted(self.serving))]
-        if self.plan.batch == 1:
-            path, body = "/v1/enqueue", {"client_id": client, **bodies[0]}
-        else:
-            path, body = "/v1/enqueue/batch", {"client_id": client, "tasks": bodies}
-        status, answer = await gateway.call("POST", path, body)
-        items = [(status, answer)] * len(markers)
-        if self.plan.batch > 1 and status in (201, 207):
-            items = [(item["status"], item) for item in answer["results"]]
-        for marker, (item_status, item) in zip(markers, items, strict=True):
-            self.load.answered(marker, client, item_status, item)
-
-    def _body(self, marker: int, call_ms: int) -> dict[str, Any]:
-        kind = self.kinds[marker % len(self.kinds)]
-        body: dict[str, Any] = {"task": {"url": f"{self.target.url}/{kind}/{call_ms}/{marker}"}}
-        if marker % 10 == 9:
-            body["delay"] = 0.5
-            self.load.not_before[marker] = time.time() + 0.5
-        if kind != "ok":
-            body |= {"timeout": 1, "max_retry": 1}
-        return body
 
     async def end(self) -> None:
         for gateway in self.gateways:
