@@ -76,7 +76,7 @@ async def set_client(request: web.Request) -> web.StreamResponse:
     if not is_client_id(body.client_id):
         message = f"$.client_id: {CLIENT_ID_FORMAT}"
         raise InvalidBody(message)
-    change = merge(body, body.client_id, settings.tiers)
+    change = merge(body, body.client_id, request.app[AppKeys.STORE].tiers.current)
     before: list[Client | None] = []
 
     def remembering(old: Client | None) -> Client:

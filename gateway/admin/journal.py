@@ -23,7 +23,7 @@ _ID = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 async def note(
     request: web.Request,
     action: str,
-    client_id: str,
+    client_id: str | None,
     *,
     tier: str | None = None,
     queue: str | None = None,

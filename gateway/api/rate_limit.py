@@ -14,7 +14,7 @@ from gateway.models import DEFAULT_TIER, Client, Source
 async def rate_limit(request: web.Request) -> web.StreamResponse:
     """200; consumes nothing and creates nobody."""
     client_id = client_id_of_query(request)
-    store, settings = request.app[AppKeys.STORE], request.app[AppKeys.SETTINGS]
+    store = request.app[AppKeys.STORE]
     client = await known_client(store.clients, client_id)
     if client is None:
         message = f"client {client_id} does not exist"
@@ -25,7 +25,7 @@ async def rate_limit(request: web.Request) -> web.StreamResponse:
         "client_id": client_id,
         "tier": client.tier,
         "rate_limit": limit_body(limit),
-        "source": source(client, known=client.tier in settings.tiers),
+        "source": source(client, known=client.tier in store.tiers.current),
         "current_usage": usage.window.used,
         "remaining": max(0, limit.requests_per_min - usage.window.used),
         "reset": usage.window.reset,

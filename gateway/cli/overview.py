@@ -1,4 +1,4 @@
-"""`gateway replicas` and `gateway tiers`: the processes there are, and the tiers they know."""
+"""`gateway replicas`: the processes there are."""
 
 import typer
 
@@ -19,18 +19,3 @@ def replicas(as_json: Json = False) -> None:
         running = f"{each['in_flight']} of {each['max_in_flight']}"
         rows.append((each["name"], each["version"], each["role"], each["started_at"], running))
     table(("name", "version", "role", "started", "in_flight"), rows)
-
-
-@reported
-def tiers(as_json: Json = False) -> None:
-    """List the tiers and their limits."""
-    with AdminApi() as api:
-        answer = api.call("GET", "/admin/tiers")
-    if as_json:
-        typer.echo(answer.text)
-        return
-    rows = [
-        (name, str(limit["max_concurrent"]), str(limit["requests_per_min"]))
-        for name, limit in answer.data["tiers"].items()
-    ]
-    table(("tier", "max_concurrent", "requests_per_min"), rows)

@@ -298,3 +298,12 @@ class Tiers(Struct):
     """Every tier by name."""
 
     tiers: dict[str, Limit]
+
+
+class Tier(Limit):
+    """A tier."""
+
+    name: Annotated[str, Meta(examples=["gold"])]
+    source: Annotated[
+        Literal["stored", "file", "shipped"], Meta(description="by an operator, from TIERS_FILE, or as shipped")
+    ]

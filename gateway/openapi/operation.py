@@ -1,9 +1,10 @@
-"""What the document says of one call, the words that all calls share, and the parameter that most of them have."""
+"""What the document says of one call, the words that all calls share, and the parameters that several have."""
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.models import CLIENT_ID_PATTERN
+from gateway.models import CLIENT_ID_PATTERN, QUEUE_PATTERN
+from gateway.openapi import answers
 
 Schema = dict[str, Any]
 TEXT: Final = "text/plain"
@@ -69,4 +70,44 @@ REFUSALS: Final = {
 BODY: Final = (400, 408, 413, 415)
 
 CLIENT_ID: Final[Schema] = {"type": "string", "pattern": CLIENT_ID_PATTERN, "examples": ["my-service-123"]}
+# In a header or a cursor an empty text is none.
+OPTIONAL: Final[Schema] = {**CLIENT_ID, "pattern": f"^$|{CLIENT_ID_PATTERN}"}
 CLIENT: Final = Parameter("client_id", CLIENT_ID, "whose", required=True)
+TASK_ID: Final = Parameter(
+    "task_id", {"type": "string", "examples": ["01a20d7308f71018f81f2a000000"]}, "as enqueue answered it", "path", True
+)
+QUEUE: Final[Schema] = {"type": "string", "pattern": f"^$|{QUEUE_PATTERN}"}
+TRUTH: Final[Schema] = {"enum": ["true", "false"]}
+MOMENT: Final[Schema] = {"type": "string", "format": "date-time"}
+
+
+def of_one_task(root: str, *refusals: int) -> tuple[Operation, ...]:
+    """The same for clients and for operators."""
+    path = f"{root}/tasks/{{task_id}}"
+    named = (TASK_ID, CLIENT)
+    return (
+        Operation(
+            "get",
+            path,
+            "How a task stands",
+            {200: Answer("The task", answers.Task)},
+            (400, 404, 503, *refusals),
+            named,
+        ),
+        Operation(
+            "delete",
+            path,
+            "Cancel a task that has not started",
+            {200: Answer("The task, cancelled", answers.Task)},
+            (400, 404, 409, 503, *refusals),
+            named,
+        ),
+        Operation(
+            "get",
+            f"{path}/explain",
+            "Why a task is where it is",
+            {200: Answer("What holds it now", answers.Explanation)},
+            (400, 404, 503, *refusals),
+            named,
+        ),
+    )

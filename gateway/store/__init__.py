@@ -11,6 +11,7 @@ import structlog
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
+from gateway.models import RateLimit
 from gateway.settings import Settings
 from gateway.store.audit import Audit
 from gateway.store.batching import CommandError, Dial, Link, MultiplexedLink, Seal
@@ -25,11 +26,12 @@ from gateway.store.durability import seal
 from gateway.store.journal import Journal
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 from gateway.store.replicas import Replicas
-from gateway.store.scripts import Runner, pack_policy
+from gateway.store.scripts import Runner
 from gateway.store.sentinel import RedisSentinel
 from gateway.store.sessions import Sessions
 from gateway.store.signing import SigningSecrets
 from gateway.store.tasks import Tasks
+from gateway.store.tiers import Tiers
 from gateway.store.windows import Windows
 
 __all__ = ["Store", "open_store"]
@@ -43,12 +45,15 @@ class Store:
     def __init__(self, settings: Settings, redis: Deployment, keyspace: Keyspace) -> None:
         self._redis = redis
         self._links: list[Link] = []
+        self._refreshing: set[asyncio.Task[None]] = set()
+        self.tiers = Tiers(settings, keyspace)
         # Dispatching has a link of its own, so that a burst of enqueues does not stand before a finish.
         self._front, api = self._runner(settings, keyspace)
         self._back, dispatch = self._runner(settings, keyspace)
         self._api = api
+        self.tiers.attach(api)
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
-        self.clients = Clients(api, settings)
+        self.clients = Clients(api, settings, self.tiers)
         self.client_keys = ClientKeys(api)
         self.signing = SigningSecrets(api)
         self.tasks = Tasks(api, self.clients, settings)
@@ -65,6 +70,22 @@ class Store:
         self.clients.forget(client_id)
         self.client_keys.forget(client_id)
         self.signing.forget(client_id)
+        if client_id is None:  # the tiers, too
+            task = asyncio.create_task(self._refresh_tiers())
+            self._refreshing.add(task)
+            task.add_done_callback(self._refreshing.discard)
+
+    async def set_tier(self, name: str, limit: RateLimit | None) -> None:
+        """Store a tier, or (None) no longer; the next request of this process goes by it, and soon those of others."""
+        await self.tiers.store(name, limit)
+        self.clients.forget()
+
+    async def _refresh_tiers(self) -> None:
+        try:
+            if await self.tiers.refresh():
+                self.clients.forget()
+        except StoreUnavailable as error:
+            log.debug("tiers_not_read", error=error.message)
 
     def _runner(self, settings: Settings, keyspace: Keyspace) -> tuple[Link, Runner]:
         """A link, and what runs scripts over it; with DURABILITY also the link of those that wait."""
@@ -77,7 +98,7 @@ class Store:
         if (ending := seal(settings)) is not None:
             sealed = self._redis.link(lambda dial: make(dial, ending))
             self._links.append(sealed)
-        return link, Runner(link, keyspace, pack_policy(settings, keyspace), settings.redis_timeout, sealed)
+        return link, Runner(link, keyspace, self.tiers, settings.redis_timeout, sealed)
 
     def nodes(self) -> list[tuple[str, int]]:
         """Host and port of every server that is not in the settings, as far as they are known by now."""
@@ -89,6 +110,10 @@ class Store:
 
     async def close(self) -> None:
         """Close the links; what is unanswered fails."""
+        refreshing = tuple(self._refreshing)
+        for task in refreshing:
+            task.cancel()
+        await asyncio.gather(*refreshing, return_exceptions=True)
         await asyncio.gather(*(link.close() for link in self._links))
 
     @property
@@ -128,10 +153,12 @@ async def open_store(settings: Settings, url: str) -> AsyncIterator[Store]:
     listening = asyncio.create_task(store.doorbell.run())
     greeting = asyncio.create_task(store.greet())
     watching = asyncio.create_task(redis.watch())
+    tiers = asyncio.create_task(store.tiers.keep())
     try:
         yield store
     finally:
-        for task in (listening, greeting, watching):
+        tasks = (listening, greeting, watching, tiers)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(listening, greeting, watching, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await store.close()

@@ -16,6 +16,7 @@ from gateway.models import CLIENT_ID_PATTERN, DEFAULT_TIER, Client, RateLimit
 from gateway.settings import Settings
 from gateway.store.cache import CACHE_SECONDS, Cache
 from gateway.store.scripts import Runner
+from gateway.store.tiers import Tiers
 
 log = structlog.get_logger()
 
@@ -62,10 +63,11 @@ def _time(value: Any) -> datetime:
 class Clients:
     """The known clients, with a cache in this process."""
 
-    def __init__(self, runner: Runner, settings: Settings) -> None:
+    def __init__(self, runner: Runner, settings: Settings, tiers: Tiers) -> None:
         self._runner = runner
         self._keyspace = runner.keyspace
-        self._tiers = settings.tiers
+        self._known_tiers = tiers
+        self._tiers = tiers.current
         self._max_clients = runner.keyspace.share(settings.max_clients)
         self._cache: Cache[Client] = Cache()
         self._adopted_at = -CACHE_SECONDS
@@ -94,6 +96,8 @@ class Clients:
         cached = self._cache.get(client_id)
         if cached is not None:
             return cached
+        if not self._known_tiers.packed:
+            await self._known_tiers.load()
         generation = self._cache.generation
         text = await self._runner.command("GET", self._keyspace.config(client_id), tries=_READS)
         if text is None:

@@ -102,7 +102,7 @@ class Doorbell:
     def _ring(self, data: str) -> None:
         what, client_id = data[:1], data[1:]
         if what == "c":
-            self._on_change(client_id)
+            self._on_change(client_id or None)
         elif what == "d":
             if self._on_due is not None:
                 self._on_due()

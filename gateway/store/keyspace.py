@@ -72,6 +72,11 @@ class Keyspace:
         return self._key("replicas", 0)
 
     @property
+    def tiers(self) -> str:
+        """Hash: the tiers that operators have stored, as JSON by name."""
+        return self._key("tiers", 0)
+
+    @property
     def journal(self) -> str:
         """Stream: what operators changed, capped."""
         return self._key("audit", 0)

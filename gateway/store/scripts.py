@@ -3,11 +3,11 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from time import perf_counter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import orjson
@@ -15,6 +15,7 @@ import structlog
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
+from gateway.models import RateLimit
 from gateway.settings import Settings
 from gateway.store.batching import CommandError, Link
 from gateway.store.keyspace import Keyspace
@@ -45,9 +46,18 @@ def script(name: str) -> Script:
     return Script(name)
 
 
-def pack_policy(settings: Settings, keyspace: Keyspace) -> bytes:
-    """The settings scripts decide by, as lib/scope.lua unpacks them."""
-    tiers = {name: limit.max_concurrent for name, limit in settings.tiers.items()}
+class Policy(Protocol):
+    """The settings scripts decide by, as lib/scope.lua unpacks them; ``packed`` is empty until they are known."""
+
+    packed: bytes
+
+    async def load(self) -> bytes:
+        """Come to know them; raises StoreUnavailable."""
+
+
+def pack_policy(settings: Settings, keyspace: Keyspace, tiers: Mapping[str, RateLimit]) -> bytes:
+    """The settings and the tiers as one packed array."""
+    limits = {name: limit.max_concurrent for name, limit in tiers.items()}
     return msgspec.msgpack.encode(
         [
             settings.result_ttl,
@@ -58,7 +68,7 @@ def pack_policy(settings: Settings, keyspace: Keyspace) -> bytes:
             int(settings.lease_seconds * 1000),
             keyspace.bell_head,
             "SPUBLISH" if keyspace.partitions > 1 else "PUBLISH",
-            orjson.dumps(tiers).decode(),
+            orjson.dumps(limits).decode(),
             orjson.dumps(settings.queue_weights).decode(),
         ]
     )
@@ -68,7 +78,7 @@ class Runner:
     """Runs scripts for clients over one link."""
 
     def __init__(
-        self, link: Link, keyspace: Keyspace, policy: bytes, timeout: float, sealed: Link | None = None
+        self, link: Link, keyspace: Keyspace, policy: Policy, timeout: float, sealed: Link | None = None
     ) -> None:
         self.link = link
         self._sealed = sealed or link
@@ -85,7 +95,8 @@ class Runner:
         """The reply of the client-scoped script; raises StoreUnavailable where Redis did not do it or nobody knows."""
         scope, heads = self.keyspace.scope(client_id)
         names = (*scope, *keys, *self.keyspace.guard(client_id))
-        tail = (len(names), *names, *heads, self._policy, *args)
+        policy = self._policy.packed or await self._policy.load()
+        tail = (len(names), *names, *heads, policy, *args)
         started = perf_counter()
         try:
             return await self._call(self._sealed if name in _SEALED else self.link, name, *tail)
