@@ -48,8 +48,8 @@ bench: $(VENV)/.runtime $(BENCH)/.python $(BENCH)/.node ## measure it against it
 venv: $(VENV)/.dev ## .venv with everything development needs
 
 lock: ## write the locks anew (needs uv)
-	$(COMPILE) --extra dev pyproject.toml --output-file requirements-dev.lock
-	$(COMPILE) --constraint requirements-dev.lock pyproject.toml --output-file requirements.lock
+	$(COMPILE) --extra dev --extra otel pyproject.toml --output-file requirements-dev.lock
+	$(COMPILE) --constraint requirements-dev.lock --extra otel pyproject.toml --output-file requirements.lock
 	echo 'setuptools>=77' | $(COMPILE) --constraint requirements-dev.lock - --output-file requirements-build.lock
 	$(COMPILE) --group bench --output-file requirements-bench.lock
 

@@ -9,6 +9,7 @@ import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
@@ -31,9 +32,10 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.hosts import literal_address
 from gateway.dispatch.sender import HttpSender
+from gateway.dispatch.traced import TracedSender
 from gateway.dispatch.upkeep import Upkeep
 from gateway.keys import AppKeys
-from gateway.middleware.chains import ADMIN, APP
+from gateway.middleware.chains import ADMIN, app_chain
 from gateway.middleware.contracts import Dispatching, TargetCheck
 from gateway.middleware.listening import Runner
 from gateway.openapi.routes import ROUTES as DOCUMENTATION
@@ -42,7 +44,11 @@ from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.embedded import EmbeddedValkey, warn_if_redis_elsewhere
 from gateway.store.gauges import keep_gauges
+from gateway.tracing.setup import tracing
 from gateway.workers import WORKER, heartbeat
+
+if TYPE_CHECKING:
+    from gateway.tracing.spans import Spans
 
 log = structlog.get_logger()
 
@@ -51,10 +57,16 @@ _FILES_BESIDE_CALLS = 64  # Redis, listeners, requests, the log
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def create_app(settings: Settings, store: Store, dispatcher: Dispatching | None, guard: TargetCheck) -> web.Application:
+def create_app(
+    settings: Settings,
+    store: Store,
+    dispatcher: Dispatching | None,
+    guard: TargetCheck,
+    spans: "Spans | None" = None,
+) -> web.Application:
     """The public listener: probes and metrics; the clients' API unless this process only dispatches; `/admin` unless it
-    has a listener of its own."""
-    app = _bare(settings, store, dispatcher, guard)
+    has a listener of its own. ``spans``: what tells of its requests, where traces are exported."""
+    app = _with_parts(web.Application(middlewares=app_chain(spans)), settings, store, dispatcher, guard)
     app.add_routes(health.ROUTES)
     if settings.role != "dispatcher":
         app.add_routes(client_routes(settings))
@@ -68,16 +80,12 @@ def create_admin_app(
     settings: Settings, store: Store, dispatcher: Dispatching | None, guard: TargetCheck
 ) -> web.Application:
     """The listener of `ADMIN_PORT`: `/admin`; with `--admin-only` also probes and metrics."""
-    app = _bare(settings, store, dispatcher, guard)
+    app = _with_parts(web.Application(middlewares=app_chain(None)), settings, store, dispatcher, guard)
     if settings.admin_only:
         app.add_routes(health.ROUTES)
     app.add_routes(DOCUMENTATION)
     _add_admin(app, settings, store, dispatcher, guard)
     return app
-
-
-def _bare(settings: Settings, store: Store, dispatcher: Dispatching | None, guard: TargetCheck) -> web.Application:
-    return _with_parts(web.Application(middlewares=APP), settings, store, dispatcher, guard)
 
 
 def _add_admin(
@@ -184,6 +192,7 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
             log.info("embedded_redis", cli=server.cli)
             await warn_if_redis_elsewhere(own_port=settings.embedded_redis_port)
         store = await stack.enter_async_context(open_store(settings, url))
+        spans = await stack.enter_async_context(tracing(store.consumer))
         gauges = asyncio.create_task(keep_gauges(store))
         stack.callback(gauges.cancel)
         guard = EgressGuard(
@@ -198,8 +207,8 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
             guard.add_own("localhost", settings.embedded_redis_port)
         dispatcher: Dispatcher | None = None
         if settings.role in {"all", "dispatcher"} and not settings.admin_only:
-            dispatcher = await _make_dispatcher(stack, settings, store, guard)
-        urls = await _listen(stack, settings, store, dispatcher, guard)
+            dispatcher = await _make_dispatcher(stack, settings, store, guard, spans)
+        urls = await _listen(stack, settings, store, dispatcher, guard, spans=spans)
         if dispatcher is not None:
             await stack.enter_async_context(dispatcher)
         await stack.enter_async_context(presence(store, settings, dispatcher))
@@ -207,7 +216,11 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
 
 
 async def _make_dispatcher(
-    stack: contextlib.AsyncExitStack, settings: Settings, store: Store, guard: EgressGuard
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    store: Store,
+    guard: EgressGuard,
+    spans: "Spans | None",
 ) -> Dispatcher:
     max_in_flight = _calls_at_once(settings.max_in_flight)
     sender = await stack.enter_async_context(
@@ -216,7 +229,7 @@ async def _make_dispatcher(
     upkeep = await stack.enter_async_context(Upkeep(store.claims, store.audit, settings.lease_seconds))
     return Dispatcher(
         store.claims,
-        sender,
+        sender if spans is None else TracedSender(sender, spans),
         max_in_flight=max_in_flight,
         lease_seconds=settings.lease_seconds,
         drain_seconds=settings.drain_seconds,
@@ -249,10 +262,12 @@ async def _listen(
     store: Store,
     dispatcher: Dispatcher | None,
     guard: EgressGuard,
+    *,
+    spans: "Spans | None",
 ) -> list[str]:
     listeners: list[tuple[web.Application, int]] = []
     if not settings.admin_only:
-        listeners.append((create_app(settings, store, dispatcher, guard), settings.port))
+        listeners.append((create_app(settings, store, dispatcher, guard, spans), settings.port))
     if settings.admin_port is not None and settings.role != "dispatcher":
         listeners.append((create_admin_app(settings, store, dispatcher, guard), settings.admin_port))
     urls = []

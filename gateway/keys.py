@@ -24,6 +24,7 @@ class RequestKeys:
     """What one request carries along the chain."""
 
     REQUEST_ID: Final = web.RequestKey("request_id", str)
+    TRACE: Final = web.RequestKey("trace", str)
     ADDRESS: Final = web.RequestKey("address", str)
     SESSION: Final = web.RequestKey("session", Session)
     ASKED: Final = web.RequestKey("asked", Asked)

@@ -26,10 +26,12 @@ from gateway.app import create_app
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.sender import HttpSender
+from gateway.dispatch.traced import TracedSender
 from gateway.dispatch.upkeep import Upkeep
 from gateway.middleware.listening import Runner
 from gateway.settings import Settings
 from gateway.store import Store, open_store
+from gateway.tracing.spans import Spans
 
 __all__ = ["deployment", "session_cluster", "session_sentinels"]  # fixtures
 
@@ -134,11 +136,11 @@ GatewayFactory = Callable[..., Awaitable[Gateway]]
 @pytest.fixture
 async def gateway(store_url: str) -> AsyncIterator[GatewayFactory]:
     """`await gateway(**settings)` starts one; settings are texts, under their environment names in any case.
-    ``dispatch=False`` leaves its dispatcher out, so that tasks stay where they are."""
+    ``dispatch=False`` leaves its dispatcher out, so that tasks stay where they are; ``spans`` tell of it."""
     metrics.configure(1000, None)
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*, dispatch: bool = True, **overrides: str) -> Gateway:
+        async def start(*, dispatch: bool = True, spans: Spans | None = None, **overrides: str) -> Gateway:
             env = {
                 "REDIS_URL": store_url,
                 "ADMIN_API_KEY": ADMIN_KEY,
@@ -159,14 +161,14 @@ async def gateway(store_url: str) -> AsyncIterator[GatewayFactory]:
                 dispatcher = await stack.enter_async_context(
                     Dispatcher(
                         store.claims,
-                        sender,
+                        sender if spans is None else TracedSender(sender, spans),
                         max_in_flight=settings.max_in_flight,
                         lease_seconds=settings.lease_seconds,
                         drain_seconds=settings.drain_seconds,
                         on_due=upkeep.due,
                     )
                 )
-            app = create_app(settings, store, dispatcher, guard)
+            app = create_app(settings, store, dispatcher, guard, spans)
             runner = Runner(app, shutdown_timeout=1)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)

@@ -1,6 +1,7 @@
 """The middleware chains, outermost first. This is the one place that says what a request passes, in which order."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -13,10 +14,20 @@ from gateway.middleware.contracts import Decode
 from gateway.middleware.errors import errors
 from gateway.middleware.policy import policy
 from gateway.middleware.request_id import request_id
+from gateway.middleware.traced import traced
 from gateway.middleware.window import window
+
+if TYPE_CHECKING:
+    from gateway.tracing.spans import Spans
 
 # Every request. `access` is outside `errors`: it counts the status that is sent.
 APP: tuple[Middleware, ...] = (request_id, access, errors)
+
+
+def app_chain(spans: "Spans | None") -> tuple[Middleware, ...]:
+    """The same with the spans of requests that bring tasks, where there are to be any."""
+    return APP if spans is None else (request_id, traced(spans), access, errors)
+
 
 # What a client asks of its own: who it is, which the query says.
 OWN: tuple[Middleware, ...] = (own_client,)

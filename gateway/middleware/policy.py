@@ -15,7 +15,7 @@ from gateway.middleware.answers import limit_body
 from gateway.middleware.contracts import Ask, Plan, Planned, TargetCheck
 from gateway.models import Client, RateLimit, TaskSpec
 from gateway.settings import Settings
-from gateway.tracing.context import of_task, received
+from gateway.tracing.context import of_task
 
 log = structlog.get_logger()
 
@@ -24,7 +24,7 @@ async def policy(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Puts a plan for every task on the request: what to store, or why not."""
     settings, guard = request.app[AppKeys.SETTINGS], request.app[AppKeys.GUARD]
     client = request[RequestKeys.CLIENT]
-    trace = received(request.headers)
+    trace = request[RequestKeys.TRACE]
     request[RequestKeys.PLANS] = [plan(ask, client, settings, guard, trace) for ask in request[RequestKeys.ASKED].asks]
     return await handler(request)
 

@@ -1,5 +1,5 @@
 """The request's id: the caller's `X-Request-ID` where it is a valid one, else a new one; on every response and in
-every log line of the request."""
+every log line of the request, as is the id of its trace where it came with one."""
 
 import itertools
 import os
@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway.keys import RequestKeys
+from gateway.tracing.context import received, trace_id
 
 HEADER = "X-Request-ID"
 _VALID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -30,9 +31,12 @@ async def request_id(request: web.Request, handler: Handler) -> web.StreamRespon
     chosen = request_id_of(request)
     request[RequestKeys.REQUEST_ID] = chosen
     structlog.contextvars.bind_contextvars(request_id=chosen)
+    trace = request[RequestKeys.TRACE] = received(request.headers)
+    if trace:
+        structlog.contextvars.bind_contextvars(trace_id=trace_id(trace))
     try:
         response = await handler(request)
     finally:
-        structlog.contextvars.unbind_contextvars("request_id")
+        structlog.contextvars.unbind_contextvars("request_id", "trace_id")
     response.headers[HEADER] = chosen
     return response

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from gateway.redaction import mask
 from gateway.settings.table import SETTINGS
+from gateway.tracing.environment import exporting
 
 
 def conflicts(values: Mapping[str, Any]) -> list[str]:
@@ -50,7 +51,7 @@ def _redis_conflicts(values: Mapping[str, Any]) -> list[str]:
 
 def warnings(values: Mapping[str, Any], env: Mapping[str, str]) -> tuple[str, ...]:
     """Sentences for the log of the start about settings that can't be meant as they are written."""
-    return (*_misspelt(env), *_pathless(values["upstream_url"]))
+    return (*_misspelt(env), *_pathless(values["upstream_url"]), *exporting(env).warnings)
 
 
 def _pathless(upstream: str | None) -> tuple[str, ...]:
