@@ -16,7 +16,7 @@ BENCH := build/bench
 TESTS_AT_ONCE ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak bench demo venv lock clean
+.PHONY: help run test check sbom soak bench demo venv lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,13 +27,21 @@ run: $(VENV)/.runtime ## start the gateway on http://127.0.0.1:8080 (settings co
 test: check ## everything `make check` does, then the whole test suite
 	$(BIN)/pytest --numprocesses $(TESTS_AT_ONCE) --dist worksteal
 
-check: venv ## formatting, linters, types and the import contract
+check: venv ## formatting, linters, types, the import contract, known vulnerabilities
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/demo.py deploy/target.py
+	$(BIN)/mypy deploy/audit.py
 	$(BIN)/mypy bench/*.py
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --severity-level medium --recursive gateway deploy
+	$(BIN)/python deploy/audit.py $(AUDIT)
+
+sbom: venv ## build/sbom.json: what the gateway runs on, as CycloneDX
+	@mkdir -p build
+	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-format JSON --output-file build/sbom.json
 
 soak: venv ## the model and every fault at length, about an hour; the results go to build/soak.md
 	MODEL_STEPS=$${MODEL_STEPS:-200000} $(BIN)/pytest tests/test_model.py

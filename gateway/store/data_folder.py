@@ -81,7 +81,7 @@ def socket_path(folder: Path) -> Path:
         return path
     name = f"gateway-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    for base in (runtime, tempfile.gettempdir(), "/tmp"):  # noqa: S108 - only a private folder in it
+    for base in (runtime, tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a private folder in it # nosec B108
         path = Path(base) / name / "valkey.sock"
         if not base or not os.access(base, os.W_OK) or len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
             continue
