@@ -37,9 +37,11 @@ from gateway.dispatch.upkeep import Upkeep
 from gateway.keys import AppKeys
 from gateway.middleware.chains import ADMIN, app_chain
 from gateway.middleware.contracts import Dispatching, TargetCheck
+from gateway.middleware.keyring import Keyring
 from gateway.middleware.listening import Runner
 from gateway.openapi.routes import ROUTES as DOCUMENTATION
 from gateway.presence import presence
+from gateway.reloading import WatchedFiles, reloading
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.embedded import EmbeddedValkey, warn_if_redis_elsewhere
@@ -96,7 +98,9 @@ def _add_admin(
     guard: TargetCheck,
 ) -> None:
     # An application of its own, so that its guards also stand before paths that do not exist.
-    admin = _with_parts(web.Application(middlewares=ADMIN(settings)), settings, store, dispatcher, guard)
+    app[AppKeys.KEYRING] = keyring = Keyring(settings)
+    admin = _with_parts(web.Application(middlewares=ADMIN(settings, keyring)), settings, store, dispatcher, guard)
+    admin[AppKeys.KEYRING] = keyring
     admin.add_routes(admin_clients.ROUTES)
     admin.add_routes(admin_client_keys.ROUTES)
     admin.add_routes(admin_flow.ROUTES)
@@ -159,10 +163,10 @@ def _spare_the_collector() -> None:
 
 
 def _warn(settings: Settings) -> None:
-    if settings.admin_api_key is None and settings.role != "dispatcher":
+    if not settings.has_admin_keys and settings.role != "dispatcher":
         log.warning(
             "admin_without_key",
-            message="ADMIN_API_KEY is not set: /admin is open to loopback and ADMIN_ALLOWED_IPS",
+            message="neither ADMIN_API_KEY nor ADMIN_KEYS is set: /admin is open to loopback and ADMIN_ALLOWED_IPS",
         )
     address = literal_address(settings.host)
     outside = settings.host != "localhost" and not (address is not None and address.is_loopback)
@@ -208,7 +212,8 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
         dispatcher: Dispatcher | None = None
         if settings.role in {"all", "dispatcher"} and not settings.admin_only:
             dispatcher = await _make_dispatcher(stack, settings, store, guard, spans)
-        urls = await _listen(stack, settings, store, dispatcher, guard, spans=spans)
+        urls, watched = await _listen(stack, settings, store, dispatcher, guard, spans=spans)
+        await stack.enter_async_context(reloading(watched))
         if dispatcher is not None:
             await stack.enter_async_context(dispatcher)
         await stack.enter_async_context(presence(store, settings, dispatcher))
@@ -264,13 +269,15 @@ async def _listen(
     guard: EgressGuard,
     *,
     spans: "Spans | None",
-) -> list[str]:
+) -> tuple[list[str], list[WatchedFiles]]:
+    """The URLs, and the files that are to be looked at while they are served."""
     listeners: list[tuple[web.Application, int]] = []
     if not settings.admin_only:
         listeners.append((create_app(settings, store, dispatcher, guard, spans), settings.port))
     if settings.admin_port is not None and settings.role != "dispatcher":
         listeners.append((create_admin_app(settings, store, dispatcher, guard), settings.admin_port))
     urls = []
+    watched: list[WatchedFiles] = []
     for app, port in listeners:
         runner = Runner(app, shutdown_timeout=REQUEST_SECONDS)
         await runner.setup()
@@ -281,4 +288,6 @@ async def _listen(
             guard.add_own(str(address[0]), int(address[1]))
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
         urls.append(f"http://{shown}:{runner.addresses[0][1]}")
-    return urls
+        if AppKeys.KEYRING in app:
+            watched += app[AppKeys.KEYRING].files
+    return urls, watched

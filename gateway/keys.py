@@ -4,7 +4,9 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.admin_keys import AdminKey
 from gateway.middleware.contracts import Asked, Dispatching, Plan, TargetCheck
+from gateway.middleware.keyring import Keyring
 from gateway.middleware.session_cookie import Session
 from gateway.models import Client, Window
 from gateway.settings import Settings
@@ -15,6 +17,7 @@ class AppKeys:
     """What lives as long as the application."""
 
     SETTINGS: Final = web.AppKey("settings", Settings)
+    KEYRING: Final = web.AppKey("keyring", Keyring)
     STORE: Final = web.AppKey("store", Store)
     DISPATCHER: Final[web.AppKey[Dispatching | None]] = web.AppKey("dispatcher")
     GUARD: Final[web.AppKey[TargetCheck]] = web.AppKey("guard")
@@ -25,6 +28,7 @@ class RequestKeys:
 
     REQUEST_ID: Final = web.RequestKey("request_id", str)
     TRACE: Final = web.RequestKey("trace", str)
+    ADMIN_KEY: Final = web.RequestKey("admin_key", AdminKey)
     ADDRESS: Final = web.RequestKey("address", str)
     SESSION: Final = web.RequestKey("session", Session)
     ASKED: Final = web.RequestKey("asked", Asked)

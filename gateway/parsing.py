@@ -168,7 +168,16 @@ def tiers_file(text: str) -> dict[str, RateLimit]:
     if not text:
         return dict(SHIPPED_TIERS)
     form = "a TOML or JSON file of {name: {max_concurrent, requests_per_min}}, perhaps under 'tiers'"
-    path = Path(text)
+    data = table_file(Path(text), form, wrapper="tiers")
+    try:
+        return {**SHIPPED_TIERS, **_tiers(data)}
+    except ValueError as problem:
+        msg = f"{form}; {problem}"
+        raise ValueError(msg) from None
+
+
+def table_file(path: Path, form: str, *, wrapper: str) -> Any:
+    """What a TOML or JSON file holds, without the ``wrapper`` it may stand under; ``form`` begins each complaint."""
     try:
         content = path.read_text(encoding="utf-8")
     except OSError as problem:
@@ -182,15 +191,10 @@ def tiers_file(text: str) -> dict[str, RateLimit]:
     except (ValueError, RecursionError) as problem:
         msg = f"{form}; {problem}"
         raise ValueError(msg) from None
-    # A tier may itself be called "tiers": only a table of tables is the wrapper.
-    inner = data.get("tiers") if isinstance(data, dict) else None
-    if isinstance(inner, dict) and all(isinstance(value, dict) for value in inner.values()):
-        data = inner
-    try:
-        return {**SHIPPED_TIERS, **_tiers(data)}
-    except ValueError as problem:
-        msg = f"{form}; {problem}"
-        raise ValueError(msg) from None
+    # An entry may itself have the wrapper's name: only a table of tables is the wrapper.
+    inner = data.get(wrapper) if isinstance(data, dict) else None
+    wrapped = isinstance(inner, dict) and all(isinstance(value, dict) for value in inner.values())
+    return inner if wrapped else data
 
 
 class _Tier(msgspec.Struct, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from gateway.errors import Forbidden, GatewayError, Unauthorized
 from gateway.middleware.admin import admin_chain, caller_address
 from gateway.middleware.chains import wrapped
+from gateway.middleware.keyring import Keyring
 from gateway.settings import Settings
 
 
@@ -38,7 +39,7 @@ async def ask(peer: str | None, headers: dict[str, str], **settings: str) -> str
         "GET", "/admin/tiers", headers={"Host": "127.0.0.1:8080", **headers}, transport=Peer(peer)
     )
     try:
-        await wrapped(ok, admin_chain(loaded))(request)
+        await wrapped(ok, admin_chain(loaded, Keyring(loaded)))(request)
     except GatewayError as problem:
         return type(problem).__name__
     return "in"

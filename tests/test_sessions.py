@@ -1,12 +1,16 @@
 """The dashboard's login: what a session may, what ends it, and that no other page can use it."""
 
+import json
 import re
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ADMIN_KEY, Gateway, GatewayFactory
 from structlog.testing import capture_logs
 
+from gateway.keys import AppKeys
 from gateway.middleware.session_cookie import IDLE_SECONDS, LONGEST_SECONDS, Session, sign, unsign
 
 MARK = {"X-Requested-With": "test"}
@@ -59,6 +63,34 @@ async def test_without_a_key_there_is_nothing_to_log_in_to(gateway: GatewayFacto
     status, body, _ = await gw.call("GET", "/admin/session")
     assert (status, body) == (200, {"key": None, "role": "admin", "expires_at": None})
     assert (await log_in(gw))[0] == 409
+
+
+async def test_a_session_has_the_role_of_its_key(gateway: GatewayFactory, tmp_path: Path) -> None:
+    """A read key's session reads and changes nothing; of a key that is gone from its file it holds no more, though the
+    key was there as its hash alone."""
+    file = tmp_path / "keys.json"
+    rows = {name: {"role": "read", "sha256": sha256(f"key-of-{name}".encode()).hexdigest()} for name in ("ann", "bo")}
+    file.write_text(json.dumps(rows))
+    gw = await gateway(dispatch=False, admin_keys_file=str(file))
+    _, body, line = await log_in(gw, "key-of-ann")
+    assert (body["key"], body["role"]) == ("ann", "read")
+    gw.client.cookie_jar.clear()
+    shown = (await gw.call("GET", "/admin/session", headers=cookie(line)))[1]
+    assert (shown["key"], shown["role"]) == ("ann", "read")
+    status, body, _ = await gw.call("PUT", "/admin/clients/set", json={}, headers={**cookie(line), **MARK})
+    assert (status, "the role admin" in body["message"]) == (403, True)
+    file.write_text(json.dumps({"bo": rows["bo"]}))
+    [watched] = gw.app[AppKeys.KEYRING].files
+    watched.look()
+    assert (await gw.call("GET", "/admin/session", headers=cookie(line)))[0] == 401
+
+
+async def test_a_login_is_a_guess(gateway: GatewayFactory) -> None:
+    """Wrong keys of logins and of headers are counted together."""
+    gw = await gateway(dispatch=False, admin_guesses_per_min="2")
+    assert (await log_in(gw, "wrong"))[0] == 401
+    assert (await gw.call("GET", "/admin/tiers", headers={"X-Admin-Key": "wrong"}))[0] == 401
+    assert (await log_in(gw))[0] == 429
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 import dataclasses
 import ipaddress
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import redis
 
+from gateway.admin_keys import AdminKey, Role
 from gateway.models import RateLimit
 from gateway.settings import SETTINGS, Settings, SettingsError
 
@@ -29,6 +31,9 @@ DEFAULTS = {
     "gateway_data_dir": Path("/home/someone/.local/share/gateway"),
     "embedded_redis_port": None,
     "admin_api_key": None,
+    "admin_keys": (),
+    "admin_keys_file": None,
+    "admin_guesses_per_min": 10,
     "admin_allowed_ips": (),
     "admin_port": None,
     "trusted_proxies": (),
@@ -125,6 +130,15 @@ def test_defaults() -> None:
             "127.0.0.1, 10.0.0.0/8,fd00::/8",
             "admin_allowed_ips",
             tuple(ipaddress.ip_network(net) for net in ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8")),
+        ),
+        (
+            "ADMIN_KEYS",
+            f"ops:Operate:{'k' * 16}:1, ci:read:sha256:{'AB' * 32}",
+            "admin_keys",
+            (
+                AdminKey("ops", Role.OPERATE, sha256(b"kkkkkkkkkkkkkkkk:1").digest()),
+                AdminKey("ci", Role.READ, b"\xab" * 32),
+            ),
         ),
         ("TRUSTED_PROXIES", "::1", "trusted_proxies", (ipaddress.ip_network("::1/128"),)),
         (
@@ -239,6 +253,11 @@ def test_all_mistakes_at_once() -> None:
     "env",
     [
         {"ADMIN_API_KEY": "hunter two"},
+        {"ADMIN_KEYS": "ops:admin:hunter"},
+        {"ADMIN_KEYS": f"hunter-{'2' * 16}:admin:ops"},
+        {"ADMIN_KEYS": f"ops:hunter-{'2' * 16}:admin"},
+        {"ADMIN_KEYS": f"ops:sha256:hunter{'2' * 16}"},
+        {"ADMIN_KEYS": f"a:read:hunter-{'2' * 16},b:read:hunter-{'2' * 16}"},
         {"REDIS_PASSWORD": "hunter two"},
         {"REDIS_ADDR": "cache", "REDIS_PASSWORD": "hunter two"},
         {"REDIS_URL": "redis://app:hunter two@cache:6379"},
@@ -264,7 +283,9 @@ def test_no_secret_in_a_message(env: dict[str, str]) -> None:
 
 def test_no_secret_in_the_repr() -> None:
     """The repr of the settings and the shown URL hold neither the key nor the password."""
-    settings = Settings.load({"ADMIN_API_KEY": "hunter", "REDIS_URL": "redis://app:hunter@cache:6379/0"})
+    keys = f"ops:read:hunter-{'2' * 16}"
+    env = {"ADMIN_API_KEY": "hunter", "ADMIN_KEYS": keys, "REDIS_URL": "redis://app:hunter@cache:6379/0"}
+    settings = Settings.load(env)
     assert settings.admin_api_key == "hunter"
     assert "hunter" not in repr(settings)
     assert settings.redis_shown == "redis://***@cache:6379/0"
@@ -296,6 +317,7 @@ def test_redis_password_is_percent_encoded() -> None:
         ({"REDIS_TLS_CA": __file__, "REDIS_URL": "redis://a"}, {}, "REDIS_TLS_CA"),
         ({"REDIS_TLS_KEY": __file__, "REDIS_URL": "rediss://a"}, {}, "REDIS_TLS_KEY"),
         ({"DURABILITY": "wait", "DURABILITY_REPLICAS": "0"}, {}, "DURABILITY_REPLICAS"),
+        ({"ADMIN_KEYS": f"ops:read:{'k' * 16}", "ADMIN_API_KEY": "k" * 16}, {}, "ADMIN_KEYS"),
         ({"PORT": "8081", "ADMIN_PORT": "8081"}, {}, "ADMIN_PORT"),
         ({}, {"ADMIN_ONLY": "true", "ROLE": "api"}, "ROLE"),
     ],
@@ -316,7 +338,7 @@ def test_misspelt_variables_are_warned_of() -> None:
     env = {"MAX_INFLIGHT": "3", "REDIS_ADRR": "x", "ADMIN_KEY": "hunter", "HOSTNAME": "x", "PATH": "/bin"}
     settings = Settings.load(env | {"GATEWAY_URL": "x"})
     assert settings.warnings == (
-        "ADMIN_KEY is not a setting and was not read; did you mean ADMIN_API_KEY?",
+        "ADMIN_KEY is not a setting and was not read; did you mean ADMIN_KEYS?",
         "MAX_INFLIGHT is not a setting and was not read; did you mean MAX_IN_FLIGHT?",
         "REDIS_ADRR is not a setting and was not read; did you mean REDIS_ADDR?",
     )
@@ -362,6 +384,46 @@ def test_tiers_file(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
     tiers = Settings.load({"TIERS_FILE": str(tmp_path / name)}).tiers
     assert tiers == {**DEFAULTS["tiers"], "gold": RateLimit(7, 70)}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("keys.toml", f"[ops]\nrole = 'operate'\nkey = '{'k' * 16}'\n"),
+        ("keys.json", json.dumps({"keys": {"ops": {"role": "operate", "sha256": sha256(b"k" * 16).hexdigest()}}})),
+    ],
+)
+def test_admin_keys_file(tmp_path: Path, name: str, content: str) -> None:
+    """Keys come from a file in either format, plain or as their hash; the repr has neither."""
+    (tmp_path / name).write_text(content)
+    settings = Settings.load({"ADMIN_KEYS_FILE": str(tmp_path / name)})
+    assert settings.admin_keys_file is not None
+    assert settings.admin_keys_file.keys == (AdminKey("ops", Role.OPERATE, sha256(b"k" * 16).digest()),)
+    assert settings.has_admin_keys
+    assert "ops" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "it has no keys"),
+        ("ops = 3", "'ops': Expected `object`"),
+        ("[ops]\nrole = 'operate'", "either key or sha256"),
+        ("[ops]\nrole = 'operate'\nkey = 'hunter'", "at least 16"),
+        ("[ops]\nrole = 'root'\nkey = 'hunter-2222222222222'", "read, operate or admin"),
+        ("[ops]\nrole = 'read'\nsha256 = 'hunter'", "64 hex digits"),
+        ("['a b']\nrole = 'read'\nkey = 'hunter-2222222222222'", "a name is"),
+        ("[ops]\nrole = 'read'\nkey = 'hunter-2222222222222'\ntier = 1", "unknown field `tier`"),
+    ],
+)
+def test_bad_admin_keys_file(tmp_path: Path, content: str, why: str) -> None:
+    """A file of keys that is wrong is a mistake that names the file and what is wrong in it, and no key."""
+    file = tmp_path / "keys.toml"
+    file.write_text(content)
+    (mistake,) = mistakes({"ADMIN_KEYS_FILE": str(file)})
+    assert mistake.startswith(f"ADMIN_KEYS_FILE: {str(file)!r}")
+    assert why in mistake
+    assert "hunter" not in mistake
 
 
 def test_tiers_file_replaces_a_shipped_tier(tmp_path: Path) -> None:

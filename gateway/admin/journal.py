@@ -33,13 +33,14 @@ async def note(
 ) -> None:
     """The change has been made: it is not undone where Redis fails now, and then only the log has it."""
     extra = {name: value for name, value in (("queue", queue), ("tasks", tasks)) if value is not None}
-    log.info("admin_action", action=action, client=client_id, tier=tier, **extra)
+    key = request[RequestKeys.ADMIN_KEY].name
+    log.info("admin_action", action=action, client=client_id, tier=tier, key=key, **extra)
     change = Change(
         action=action,
         client_id=client_id,
         address=request[RequestKeys.ADDRESS],
         request_id=request[RequestKeys.REQUEST_ID],
-        key=None if request.app[AppKeys.SETTINGS].admin_api_key is None else "ADMIN_API_KEY",
+        key=key,
         queue=queue,
         before=before,
         after=after,

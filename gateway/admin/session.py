@@ -9,9 +9,9 @@ import structlog
 from aiohttp import web
 from msgspec import Meta
 
-from gateway.errors import Conflict, Unauthorized
+from gateway.admin_keys import AdminKey
+from gateway.errors import Conflict
 from gateway.keys import AppKeys, RequestKeys
-from gateway.middleware.admin import KEY_NAME, key_name, key_secrets
 from gateway.middleware.answers import json_answer
 from gateway.middleware.reading import read_body
 from gateway.middleware.session_cookie import LONGEST_SECONDS, Session
@@ -35,27 +35,22 @@ _FIELDS = {"$": LoginBody.__struct_fields__}
 
 async def show(request: web.Request) -> web.StreamResponse:
     """200 with who asks."""
-    return json_answer(_body(request, request.get(RequestKeys.SESSION)))
+    return json_answer(_body(request[RequestKeys.ADMIN_KEY], request.get(RequestKeys.SESSION)))
 
 
 async def login(request: web.Request) -> web.StreamResponse:
     """200 and the cookie; 401 for a wrong key, 409 where the gateway has none."""
-    settings = request.app[AppKeys.SETTINGS]
+    keyring = request.app[AppKeys.KEYRING]
     refuse_other_pages(request)
     body = decode_strictly(await read_body(request, _LARGEST), _LOGIN, _FIELDS)
-    if settings.admin_api_key is None:
-        msg = "ADMIN_API_KEY is not set, so there is nothing to log in with: /admin is open from here"
+    if not keyring.required:
+        msg = "the gateway has no admin key, so there is nothing to log in with: /admin is open from here"
         raise Conflict(msg)
-    name = key_name(settings, body.key)
-    secret = None if name is None else key_secrets(settings)(name)
-    if name is None or secret is None:
-        log.warning("admin_denied", reason="wrong key", address=request[RequestKeys.ADDRESS], path=request.path)
-        msg = "$.key: must be the gateway's ADMIN_API_KEY"
-        raise Unauthorized(msg)
-    session = begin(request, name)
-    log.info("admin_login", key=name, address=request[RequestKeys.ADDRESS])
-    response = json_answer(_body(request, session))
-    give(request, response, session, secret)
+    key = keyring.judge(body.key, request[RequestKeys.ADDRESS], request.path, where="$.key")
+    session = begin(request, key)
+    log.info("admin_login", key=key.name, address=request[RequestKeys.ADDRESS])
+    response = json_answer(_body(key, session))
+    await give(request, response, session, key)
     return response
 
 
@@ -73,14 +68,13 @@ async def logout(request: web.Request) -> web.StreamResponse:
 
 async def keep_session(request: web.Request, response: web.StreamResponse) -> None:
     """Renews the session that an answer belongs to; a signal of the application, so that it holds for every answer."""
-    renew(request, response, key_secrets(request.app[AppKeys.SETTINGS]))
+    await renew(request, response)
 
 
-def _body(request: web.Request, session: Session | None) -> dict[str, Any]:
-    has_key = request.app[AppKeys.SETTINGS].admin_api_key is not None
+def _body(key: AdminKey, session: Session | None) -> dict[str, Any]:
     return {
-        "key": KEY_NAME if has_key else None,
-        "role": "admin",
+        "key": key.name,
+        "role": str(key.role),
         "expires_at": None if session is None else datetime.fromtimestamp(session.ends, UTC),
     }
 

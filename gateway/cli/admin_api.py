@@ -106,7 +106,7 @@ class AdminApi:
         told = ": ".join(part for part in (error, message) if part) or f"status {status}"
         if status == 401:
             return f"{told}; set ADMIN_API_KEY to the key the gateway at {self._url} was started with"
-        if status == 403:
+        if status == 403 and "the role" not in message:
             return f"{told}; this machine's address must be in the gateway's ADMIN_ALLOWED_IPS"
         if status == 404 and error != "Client not found":
             return f"{told}; {self._url} has no /admin; where there is an ADMIN_PORT, set GATEWAY_URL to that"

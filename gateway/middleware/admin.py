@@ -1,9 +1,8 @@
-"""Who may use `/admin`: the key, or a session that stands for it, then the address. Both run for every path below
-`/admin`, known or not."""
+"""Who may use `/admin`: the key, or a session that stands for it, and the address, for every path below it, known or
+not; then the key's role."""
 
-import hmac
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,14 +10,16 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from gateway.errors import Forbidden, Unauthorized
+from gateway.admin_keys import NO_KEY, AdminKey
+from gateway.errors import Forbidden
 from gateway.keys import RequestKeys
+from gateway.middleware.keyring import Keyring
+from gateway.middleware.roles import needed_role
 from gateway.middleware.sessions import session_of
 from gateway.settings import Settings
 
 log = structlog.get_logger()
 
-KEY_NAME: Final = "ADMIN_API_KEY"
 _LOGIN: Final = "/admin/ui"
 # The files of the dashboard hold nothing of this gateway; what they show they ask for with the session.
 _OPEN: Final = {
@@ -60,31 +61,28 @@ def caller_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
     return address
 
 
-def admin_chain(settings: Settings) -> tuple[Middleware, ...]:
-    """The guards of `/admin`, outermost first."""
-    secret_of = key_secrets(settings)
+def admin_chain(settings: Settings, keyring: Keyring) -> tuple[Middleware, ...]:
+    """The guards of `/admin`, outermost first. They put on the request who asks (`ADMIN_KEY`) and `ADDRESS`."""
 
     @web.middleware
     async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if settings.admin_api_key is None or _is_open(request):
-            return await handler(request)
-        given = request.headers.get("X-Admin-Key")
-        if given is None:
-            session = await session_of(request, secret_of)
-            if session is not None:
-                request[RequestKeys.SESSION] = session
-                return await handler(request)
-        if given is None or key_name(settings, given) is None:
-            reason = "wrong key" if given else "no key"
-            log.warning("admin_denied", reason=reason, address=request.remote, path=request.path)
-            msg = "the header X-Admin-Key must be the gateway's ADMIN_API_KEY"
-            raise Unauthorized(msg)
+        if not keyring.required:
+            request[RequestKeys.ADMIN_KEY] = NO_KEY
+        elif not _is_open(request):
+            request[RequestKeys.ADMIN_KEY] = await who_asks(request)
         return await handler(request)
+
+    async def who_asks(request: web.Request) -> AdminKey:
+        given = request.headers.get("X-Admin-Key")
+        if given is None and (found := await session_of(request, keyring)):
+            request[RequestKeys.SESSION], key = found
+            return key
+        address = _address(request, settings)
+        return keyring.judge(given or "", str(address or request.remote), request.path)
 
     @web.middleware
     async def check_address(request: web.Request, handler: Handler) -> web.StreamResponse:
-        forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, [])
-        address = caller_address(request.remote, forwarded, settings.trusted_proxies)
+        address = _address(request, settings)
         reason = _refusal(request, address, settings)
         if reason is not None:
             log.warning("admin_denied", reason=reason, address=str(address or request.remote), path=request.path)
@@ -93,21 +91,28 @@ def admin_chain(settings: Settings) -> tuple[Middleware, ...]:
         request[RequestKeys.ADDRESS] = str(address or request.remote)
         return await handler(request)
 
-    return (check_key, check_address)
+    return (check_key, check_address, check_role)
 
 
-def key_name(settings: Settings, given: str) -> str | None:
-    """The name of the key that this is, None where it is none."""
-    key = settings.admin_api_key
-    if key is None or not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key.encode()):
-        return None
-    return KEY_NAME
+@web.middleware
+async def check_role(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """403 where the key's role is less than the call needs; what is no call is 404 or 405 all the same."""
+    resource = request.match_info.route.resource
+    key = request.get(RequestKeys.ADMIN_KEY)  # none where no key is asked for: see `_OPEN`
+    if key is not None and resource is not None and request.match_info.http_exception is None:
+        needed = needed_role(request.method, resource.canonical)
+        if key.role < needed:
+            reason = f"the role {needed} is needed, the key has {key.role}"
+            log.warning(
+                "admin_denied", reason=reason, key=key.name, address=request[RequestKeys.ADDRESS], path=request.path
+            )
+            msg = f"{request.method} {resource.canonical} needs a key with the role {needed}; this one has {key.role}"
+            raise Forbidden(msg)
+    return await handler(request)
 
 
-def key_secrets(settings: Settings) -> Callable[[str], bytes | None]:
-    """What signs the sessions of a key, by its name."""
-    key = settings.admin_api_key
-    return lambda name: key.encode() if key is not None and name == KEY_NAME else None
+def _address(request: web.Request, settings: Settings) -> Address | None:
+    return caller_address(request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, []), settings.trusted_proxies)
 
 
 def _is_open(request: web.Request) -> bool:
@@ -119,7 +124,7 @@ def _is_open(request: web.Request) -> bool:
 def _refusal(request: web.Request, address: Address | None, settings: Settings) -> str | None:
     """Why this address may not, None: it may."""
     allowed = settings.admin_allowed_ips
-    if settings.admin_api_key is not None:
+    if settings.has_admin_keys:
         if not allowed or (address is not None and within(address, allowed)):
             return None
         return "the address is not in ADMIN_ALLOWED_IPS"

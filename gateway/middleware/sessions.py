@@ -1,10 +1,10 @@
 """Sessions of the dashboard: a signed cookie that stands for an admin key, so that the browser does not keep the key.
 
-What signs a cookie is derived from the key that it stands for: a key that is replaced ends its sessions, and every
-replica can tell a session without asking another. Only that a session was left before its time is kept in Redis.
+What signs a cookie is made of the hash of the key that it stands for, so that a key that is replaced ends its
+sessions, and of a secret in Redis, since others may know hashes. Redis also has which sessions were left early.
 """
 
-from collections.abc import Callable
+import hmac
 from secrets import token_hex
 from time import time
 from typing import Final
@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import hdrs, web
 
+from gateway.admin_keys import AdminKey
 from gateway.errors import Forbidden
 from gateway.keys import AppKeys, RequestKeys
+from gateway.middleware.keyring import Keyring
 from gateway.middleware.session_cookie import Session, sign, unsign
 
 COOKIE: Final = "gateway_session"
@@ -24,11 +26,11 @@ _RENEW_SECONDS: Final = 300
 _SAFE: Final = {hdrs.METH_GET, hdrs.METH_HEAD}
 
 
-def begin(request: web.Request, key: str) -> Session:
-    """A new one for the key of this name."""
+def begin(request: web.Request, key: AdminKey) -> Session:
+    """A new one for this key."""
     now = int(time())
     secure = request.secure or request.headers.get(hdrs.ORIGIN, "").startswith("https://")
-    return Session(token_hex(12), key, now, now, secure)
+    return Session(token_hex(12), key.name or "", now, now, secure)
 
 
 def cookie_name(request: web.Request) -> str:
@@ -40,15 +42,28 @@ def cookie_name(request: web.Request) -> str:
     return COOKIE if port is None else f"{COOKIE}_{port}"
 
 
-async def session_of(request: web.Request, secret_of: Callable[[str], bytes | None]) -> Session | None:
-    """The session that a request carries; None: it carries none that holds. Raises `Forbidden` for a request that
-    another page made the browser send."""
+async def session_of(request: web.Request, keyring: Keyring) -> tuple[Session, AdminKey] | None:
+    """The session that a request carries, and the key that it stands for; None: it carries none that holds. Raises
+    `Forbidden` for a request that another page made the browser send."""
     text = request.cookies.get(cookie_name(request))
-    session = None if text is None else unsign(text, secret_of, time())
-    if session is None or await request.app[AppKeys.STORE].sessions.has_ended(session.id):
+    if text is None:
+        return None
+    shared = await request.app[AppKeys.STORE].sessions.secret()
+
+    def secret_of(name: str) -> bytes | None:
+        key = keyring.named(name)
+        return None if key is None else _secret(shared, key)
+
+    session = unsign(text, secret_of, time())
+    key = None if session is None else keyring.named(session.key)
+    if session is None or key is None or await request.app[AppKeys.STORE].sessions.has_ended(session.id):
         return None
     refuse_other_pages(request)
-    return session
+    return session, key
+
+
+def _secret(shared: bytes, key: AdminKey) -> bytes:
+    return hmac.digest(shared, key.digest, "sha256")
 
 
 def refuse_other_pages(request: web.Request) -> None:
@@ -69,8 +84,9 @@ def refuse_other_pages(request: web.Request) -> None:
         raise Forbidden(msg)
 
 
-def give(request: web.Request, response: web.StreamResponse, session: Session, secret: bytes) -> None:
+async def give(request: web.Request, response: web.StreamResponse, session: Session, key: AdminKey) -> None:
     """Set the cookie. The browser forgets it with the session; no script of a page sees it."""
+    secret = _secret(await request.app[AppKeys.STORE].sessions.secret(), key)
     response.set_cookie(
         cookie_name(request),
         sign(session, secret),
@@ -87,15 +103,14 @@ def take_back(request: web.Request, response: web.StreamResponse) -> None:
     response.del_cookie(cookie_name(request), path="/admin", httponly=True, samesite="Strict")
 
 
-def renew(request: web.Request, response: web.StreamResponse, secret_of: Callable[[str], bytes | None]) -> None:
+async def renew(request: web.Request, response: web.StreamResponse) -> None:
     """Give a session that is in use another hour; to be called before an answer's head is sent."""
     session = request.get(RequestKeys.SESSION)
     if session is None:
         return
     response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     now = int(time())
-    secret = secret_of(session.key)
-    if secret is not None and now - session.signed >= _RENEW_SECONDS:
-        give(request, response, msgspec.structs.replace(session, signed=now), secret)
+    if now - session.signed >= _RENEW_SECONDS:
+        await give(request, response, msgspec.structs.replace(session, signed=now), request[RequestKeys.ADMIN_KEY])
         # At this point aiohttp has put the cookies among the headers already.
         response.headers.add(hdrs.SET_COOKIE, response.cookies[cookie_name(request)].OutputString())

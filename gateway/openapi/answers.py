@@ -290,7 +290,7 @@ class Session(Struct):
     """Who asks."""
 
     key: Annotated[str | None, Meta(description="the name of the key; null: the gateway has none")]
-    role: Literal["admin"]
+    role: Literal["read", "operate", "admin"]
     expires_at: Annotated[datetime | None, Meta(description="of a browser's session; it is renewed while it is used")]
 
 

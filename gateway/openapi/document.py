@@ -48,7 +48,9 @@ def document() -> dict[str, Any]:
                     "type": "apiKey",
                     "in": "header",
                     "name": "X-Admin-Key",
-                    "description": "ADMIN_API_KEY; without one, /admin is open to loopback and ADMIN_ALLOWED_IPS.",
+                    "description": "ADMIN_API_KEY, or one of ADMIN_KEYS or ADMIN_KEYS_FILE. Each call names the role "
+                    "that it needs; a key may also do what lower roles may (read, operate, admin). Without any key, "
+                    "/admin is open to loopback and ADMIN_ALLOWED_IPS.",
                 },
                 "clientKey": {
                     "type": "http",
@@ -85,13 +87,14 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "parameters": [_parameter(parameter) for parameter in operation.parameters],
         "responses": {
             **{str(status): _answer(answer, operation) for status, answer in operation.answers.items()},
-            **{str(status): _refusal(status) for status in sorted(operation.refusals)},
+            **{str(status): _refusal(status) for status in sorted(operation.every_refusal)},
         },
     }
     if operation.body is not None:
         made["requestBody"] = {"required": True, "content": _json(operation.body)}
     if operation.admin:
-        made["security"] = [{"adminKey": []}]
+        # For a key, OpenAPI 3.1 lists here the roles that are needed.
+        made["security"] = [{"adminKey": [str(operation.role)]}]
     elif operation.path.startswith("/v1"):
         made["security"] = [{}, {"clientKey": []}, {"clientKeyHeader": []}]
     return made

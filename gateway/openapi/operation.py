@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.admin_keys import Role
+from gateway.middleware.roles import needed_role
 from gateway.models import CLIENT_ID_PATTERN, QUEUE_PATTERN
 from gateway.openapi import answers
 
@@ -48,6 +50,16 @@ class Operation:
         return self.path.startswith("/admin")
 
     @property
+    def role(self) -> Role:
+        """What an operator's key must have."""
+        return needed_role(self.method.upper(), self.path)
+
+    @property
+    def every_refusal(self) -> set[int]:
+        """``refusals``, and for an operator's: too many wrong keys."""
+        return {*self.refusals, 429} if self.admin else set(self.refusals)
+
+    @property
     def group(self) -> str:
         """The heading it stands under."""
         if self.admin:
@@ -58,13 +70,13 @@ class Operation:
 REFUSALS: Final = {
     400: "Malformed; the message names the field by its JSON path, or the parameter",
     401: "Who asks is not known here, or has no valid key",
-    403: "Not from this address, or not this queue",
+    403: "Not from this address, not with this key's role, or not this queue",
     404: "There is none",
     408: "The body did not arrive in time",
     409: "It conflicts with what is there",
     413: "Larger than MAX_BODY_BYTES, or MAX_BATCH_BYTES for a batch",
     415: "Declared as something other than JSON",
-    429: "Over the rate limit, or too much waits already; not before Retry-After",
+    429: "Over the rate limit, too much waits already, or too many wrong keys came; not before Retry-After",
     503: "Redis is out of reach, full or refuses; not before Retry-After",
 }
 BODY: Final = (400, 408, 413, 415)

@@ -102,7 +102,7 @@ ADMINISTRATION: Final = (
         "/admin/session",
         "Log a browser in; scripts send X-Admin-Key instead",
         {200: Answer("A cookie stands for the key from now on", answers.Session)},
-        (*BODY, 401, 403, 409),
+        (*BODY, 401, 403, 409, 503),
         (Parameter("X-Requested-With", {"type": "string"}, "anything; shows that no other page sends it", "header"),),
         LoginBody,
     ),

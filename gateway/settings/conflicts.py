@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.admin_keys import ADMIN_API_KEY, AdminKey, Role, clash, digest_of
 from gateway.redaction import mask
 from gateway.settings.table import SETTINGS
 from gateway.tracing.environment import exporting
@@ -24,12 +25,21 @@ def conflicts(values: Mapping[str, Any]) -> list[str]:
     if cluster and url and (not url.startswith(("redis:", "rediss:")) or urlsplit(url).path not in {"", "/", "/0"}):
         mistakes.append(f"REDIS_URL: {mask(url)!r} is no Cluster node; allowed: redis://host:port without a database")
     mistakes += _redis_conflicts(values)
+    mistakes += _admin_conflicts(values)
     port = values["port"]
     if port and port == values["admin_port"] and not values["admin_only"]:
         mistakes.append(f"ADMIN_PORT: '{port}' is PORT too; allowed: another port")
     if values["admin_only"] and values["role"] not in {"all", None}:
         mistakes.append(f"ROLE (--role): {values['role']!r} with --admin-only; allowed: one of the two flags")
     return mistakes
+
+
+def _admin_conflicts(values: Mapping[str, Any]) -> list[str]:
+    key, file = values["admin_api_key"], values["admin_keys_file"]
+    keys = [] if key is None else [AdminKey(ADMIN_API_KEY, Role.ADMIN, digest_of(key.encode()))]
+    problem = clash([*keys, *(values["admin_keys"] or ()), *(file.keys if file else ())])
+    told = "ADMIN_KEYS, ADMIN_KEYS_FILE and ADMIN_API_KEY"
+    return [] if problem is None else [f"{told}: {problem}; allowed: each name and each key once"]
 
 
 def _redis_conflicts(values: Mapping[str, Any]) -> list[str]:

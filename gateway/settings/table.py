@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway import addresses, parsing
+from gateway import addresses, admin_keys, parsing
 
 DAY = 86400
 
@@ -68,6 +68,11 @@ SETTINGS: tuple[Setting, ...] = (
         "also open the embedded Valkey on this loopback port",
     ),
     Setting("ADMIN_API_KEY", None, parsing.secret, "key of the operators' API", secret=True),
+    Setting("ADMIN_KEYS", "", admin_keys.admin_keys, "more keys, name:role:key (read, operate, admin)", secret=True),
+    Setting("ADMIN_KEYS_FILE", None, admin_keys.admin_keys_file, "TOML or JSON file of keys, read again on a change"),
+    Setting(
+        "ADMIN_GUESSES_PER_MIN", "10", parsing.whole(1, 1_000_000), "wrong admin keys of an address that are looked at"
+    ),
     Setting("ADMIN_ALLOWED_IPS", "", addresses.networks, "addresses and networks that may call /admin"),
     Setting("ADMIN_PORT", None, _port, "a listener of its own for /admin"),
     Setting("TRUSTED_PROXIES", "", addresses.networks, "networks whose X-Forwarded-For is believed"),

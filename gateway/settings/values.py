@@ -9,6 +9,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from gateway.addresses import Network
+from gateway.admin_keys import ADMIN_API_KEY, AdminKey, KeysFile, Role, digest_of
 from gateway.models import RateLimit
 from gateway.redaction import mask, secret_parts
 from gateway.settings import conflicts
@@ -51,6 +52,9 @@ class Settings:
     gateway_data_dir: Path
     embedded_redis_port: int | None
     admin_api_key: str | None = field(repr=False)
+    admin_keys: tuple[AdminKey, ...] = field(repr=False)
+    admin_keys_file: KeysFile | None
+    admin_guesses_per_min: int
     admin_allowed_ips: tuple[Network, ...]
     admin_port: int | None
     trusted_proxies: tuple[Network, ...]
@@ -122,6 +126,18 @@ class Settings:
             raise SettingsError(tuple(mistakes))
         warnings = conflicts.warnings(values, env)
         return cls(**_settled(values, env, terminal=terminal), warnings=warnings, secrets=frozenset(secrets))
+
+    @property
+    def own_admin_keys(self) -> tuple[AdminKey, ...]:
+        """The keys that hold until the next start: `ADMIN_API_KEY` and those of `ADMIN_KEYS`."""
+        key = self.admin_api_key
+        first = () if key is None else (AdminKey(ADMIN_API_KEY, Role.ADMIN, digest_of(key.encode())),)
+        return (*first, *self.admin_keys)
+
+    @property
+    def has_admin_keys(self) -> bool:
+        """Whether `/admin` asks for a key at all. Where there is a file it does, whatever becomes of the file."""
+        return bool(self.own_admin_keys) or self.admin_keys_file is not None
 
     @property
     def redis_shown(self) -> str | None:

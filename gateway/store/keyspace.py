@@ -85,6 +85,10 @@ class Keyspace:
         """String: a session of the dashboard that was left before its time."""
         return self._key(f"ended_session:{session_id}", 0)
 
+    def session_secret(self) -> str:
+        """String: what signs the sessions of the dashboard."""
+        return self._key("session_secret", 0)
+
     def replica(self, name: str) -> str:
         """String: what a gateway says of itself, as JSON; gone when it is."""
         return self._key(f"replica:{name}", 0)

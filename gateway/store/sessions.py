@@ -1,5 +1,7 @@
-"""Which sessions of the dashboard were left before their time; `gateway.middleware.sessions` says what one is."""
+"""Which sessions of the dashboard were left before their time, and what signs them; `gateway.middleware.sessions` says
+what one is."""
 
+from secrets import token_hex
 from typing import Final
 
 from gateway.store.scripts import Runner
@@ -8,7 +10,7 @@ _READS: Final = 3
 
 
 class Sessions:
-    """The ids of those that hold no more."""
+    """The ids of those that hold no more, and the secret of all replicas."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -21,3 +23,12 @@ class Sessions:
         """Whether it was ended."""
         key = self._runner.keyspace.ended_session(session_id)
         return bool(await self._runner.command("EXISTS", key, tries=_READS))
+
+    async def secret(self) -> bytes:
+        """The same on every replica, made by the first that asks."""
+        key = self._runner.keyspace.session_secret()
+        known = await self._runner.command("GET", key, tries=_READS)
+        if known is None:
+            fresh = token_hex(32)
+            known = await self._runner.command("SET", key, fresh, "NX", "GET", tries=_READS) or fresh.encode()
+        return bytes(known)
