@@ -259,3 +259,37 @@ async def test_every_admin_path_is_guarded(gateway: GatewayFactory, path: str) -
     apart = await gateway(dispatch=False, admin_port="1")
     async with apart.client.get(URL(apart.url + path, encoded=True), headers={"X-Admin-Key": ADMIN_KEY}) as answer:
         assert answer.status == 404
+
+
+async def test_clients_are_found_by_a_part_of_their_id(gateway: GatewayFactory) -> None:
+    """`search` finds it anywhere and in any case, together with the other filters and over pages."""
+    gw = await gateway(dispatch=False)
+    for name, tier in (("acme-billing", "free"), ("ACME-orders", "basic"), ("globex", "free"), ("the-acme", "free")):
+        await gw.admin("PUT", "/admin/clients/set", json={"client_id": name, "tier": tier})
+
+    async def found(query: str) -> tuple[list[str], int, str | None]:
+        status, body, _ = await gw.admin("GET", f"/admin/clients?{query}")
+        assert status == 200, body
+        return [client["client_id"] for client in body["clients"]], body["count"], body.get("next_cursor")
+
+    assert await found("search=acme") == (["ACME-orders", "acme-billing", "the-acme"], 3, None)
+    assert await found("search=acme&tier=free&limit=1") == (["acme-billing"], 2, "acme-billing")
+    assert await found("search=acme&tier=free&limit=1&cursor=acme-billing") == (["the-acme"], 2, None)
+    assert await found("search=nobody&limit=5") == ([], 0, None)
+
+
+async def test_a_page_reads_no_settings_but_its_own(gateway: GatewayFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clients there are, a page of two decodes two, and a filter decodes those that are shown."""
+    gw = await gateway(dispatch=False)
+    for number in range(20):
+        await gw.admin(
+            "PUT", "/admin/clients/set", json={"client_id": f"client-{number:02}", "enabled": number % 2 == 0}
+        )
+    decoded: list[str] = []
+    clients = gw.store.clients
+    original = clients._decode
+    monkeypatch.setattr(clients, "_decode", lambda name, text: decoded.append(name) or original(name, text))
+    for query, names in (("", ["client-00", "client-01"]), ("&enabled=false", ["client-01", "client-03"])):
+        decoded.clear()
+        await gw.admin("GET", f"/admin/clients?limit=2{query}")
+        assert decoded == names

@@ -151,14 +151,18 @@ async def existing(request: web.Request, client_id: str) -> Client:
 
 async def list_clients(request: web.Request) -> web.StreamResponse:
     """Every client, or a page of them; `next_cursor` is there where a page was asked for."""
-    known = ("limit", "cursor", "tier", "enabled")
-    limit_text, cursor, tier, enabled = (query(request, name, known) for name in known)
+    known = ("limit", "cursor", "tier", "enabled", "search")
+    limit_text, cursor, tier, enabled, search = (query(request, name, known) for name in known)
     limit = page_limit(limit_text, PAGE_MAX)
     if cursor is not None and not is_client_id(cursor):
         msg = "cursor: must be the next_cursor of an earlier page"
         raise InvalidBody(msg, error="Invalid query")
     page = await request.app[AppKeys.STORE].clients.page(
-        after=cursor, limit=limit, tier=tier, enabled=None if enabled is None else _truth("enabled", enabled)
+        after=cursor,
+        limit=limit,
+        tier=tier,
+        enabled=None if enabled is None else _truth("enabled", enabled),
+        search=search,
     )
     body: dict[str, Any] = {"clients": [client_body(client) for client in page.clients], "count": page.count}
     if limit is not None:

@@ -45,6 +45,7 @@ ADMINISTRATION: Final = (
             Parameter("cursor", OPTIONAL, "the `next_cursor` of the page before"),
             Parameter("tier", {"type": "string"}, "only those of this tier"),
             Parameter("enabled", TRUTH, "only those that are, or are not"),
+            Parameter("search", {"type": "string"}, "only those whose id has this in it, in any case of letters"),
         ),
     ),
     Operation(

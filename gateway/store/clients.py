@@ -3,8 +3,6 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from itertools import chain
-from time import monotonic
 from typing import Any, Final
 
 import msgspec
@@ -12,33 +10,24 @@ import orjson
 import structlog
 
 from gateway.errors import Conflict, GatewayError
-from gateway.models import CLIENT_ID_PATTERN, DEFAULT_TIER, Client, RateLimit
+from gateway.models import DEFAULT_TIER, Client, RateLimit
 from gateway.settings import Settings
-from gateway.store.cache import CACHE_SECONDS, Cache
+from gateway.store.cache import Cache
+from gateway.store.client_list import ClientFilter, ClientList, ClientPage
 from gateway.store.scripts import Runner
 from gateway.store.tiers import Tiers
 
 log = structlog.get_logger()
 
-_PAGE: Final = 500
 _READS: Final = 3
 _UPDATE_TRIES: Final = 20
 _PURGE: Final = 100
-_ID: Final = re.compile(CLIENT_ID_PATTERN)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NANOSECONDS: Final = re.compile(r"(\.\d{6})\d+")
 
 
 class UnreadableClient(Conflict):
     """The stored settings of a client can't be read; they are left alone until an operator looks."""
-
-
-class ClientPage(msgspec.Struct, frozen=True):
-    """A page of clients by id; ``count`` is all that match."""
-
-    clients: list[Client]
-    count: int
-    next_cursor: str | None
 
 
 def _limit(value: Any) -> RateLimit | None:
@@ -70,7 +59,7 @@ class Clients:
         self._tiers = tiers.current
         self._max_clients = runner.keyspace.share(settings.max_clients)
         self._cache: Cache[Client] = Cache()
-        self._adopted_at = -CACHE_SECONDS
+        self._list = ClientList(runner, self._readable)
 
     def new(self, client_id: str) -> Client:
         """What auto-creation makes; not stored."""
@@ -146,50 +135,17 @@ class Clients:
         """Have the client, or one of its queues, start nothing more, or start again; returns whether that is news."""
         return bool(await self._runner.run("pause", client_id, queue, int(paused)))
 
-    async def page(self, *, after: str | None, limit: int | None, tier: str | None, enabled: bool | None) -> ClientPage:
+    async def page(
+        self,
+        *,
+        after: str | None,
+        limit: int | None,
+        tier: str | None,
+        enabled: bool | None,
+        search: str | None = None,
+    ) -> ClientPage:
         """Clients by id after ``after``, all of them where ``limit`` is None."""
-        if monotonic() - self._adopted_at > CACHE_SECONDS:
-            await self.adopt_foreign()
-        matching = [
-            client
-            for client in await self._all()
-            if (tier is None or client.tier == tier) and (enabled is None or client.enabled == enabled)
-        ]
-        matching.sort(key=lambda client: client.client_id)
-        rest = [client for client in matching if after is None or client.client_id > after]
-        page = rest if limit is None else rest[:limit]
-        more = len(page) < len(rest)
-        return ClientPage(page, len(matching), page[-1].client_id if more and page else None)
-
-    async def _all(self) -> list[Client]:
-        async def of(partition: int) -> list[Client]:
-            found: list[Client] = []
-            index = self._keyspace.clients(partition)
-            at = "-"
-            while ids := await self._runner.command("ZRANGE", index, at, "+", "BYLEX", "LIMIT", 0, _PAGE, tries=_READS):
-                names = [name.decode() for name in ids]
-                texts = await self._runner.command(
-                    "MGET", *(self._keyspace.config(name) for name in names), tries=_READS
-                )
-                for name, text in zip(names, texts, strict=True):
-                    client = None if text is None else self._readable(name, text)
-                    if client is not None:
-                        found.append(client)
-                at = f"({names[-1]}"
-            return found
-
-        return list(chain.from_iterable(await self._runner.over_partitions(of, all_of_them=True)))
-
-    async def adopt_foreign(self) -> int:
-        """Index the settings that another program wrote, which know nothing of the index; returns how many were new."""
-        new = 0
-        async for key in self._runner.link.scan(self._keyspace.config_pattern()):
-            name = self._keyspace.config_client(key.decode())
-            if _ID.match(name):
-                index = self._keyspace.clients(self._keyspace.partition(name))
-                new += await self._runner.command("ZADD", index, 0, name)
-        self._adopted_at = monotonic()
-        return new
+        return await self._list.page(ClientFilter(tier, enabled, search), after=after, limit=limit)
 
     def _readable(self, client_id: str, text: bytes) -> Client | None:
         try:
