@@ -39,6 +39,7 @@ from gateway.middleware.chains import ADMIN, app_chain
 from gateway.middleware.contracts import Dispatching, TargetCheck
 from gateway.middleware.keyring import Keyring
 from gateway.middleware.listening import Runner
+from gateway.middleware.security_headers import security_headers
 from gateway.openapi.routes import ROUTES as DOCUMENTATION
 from gateway.presence import presence
 from gateway.reloading import WatchedFiles, reloading
@@ -69,6 +70,7 @@ def create_app(
     """The public listener: probes and metrics; the clients' API unless this process only dispatches; `/admin` unless it
     has a listener of its own. ``spans``: what tells of its requests, where traces are exported."""
     app = _with_parts(web.Application(middlewares=app_chain(spans)), settings, store, dispatcher, guard)
+    app.on_response_prepare.append(security_headers)
     app.add_routes(health.ROUTES)
     if settings.role != "dispatcher":
         app.add_routes(client_routes(settings))
@@ -83,6 +85,7 @@ def create_admin_app(
 ) -> web.Application:
     """The listener of `ADMIN_PORT`: `/admin`; with `--admin-only` also probes and metrics."""
     app = _with_parts(web.Application(middlewares=app_chain(None)), settings, store, dispatcher, guard)
+    app.on_response_prepare.append(security_headers)
     if settings.admin_only:
         app.add_routes(health.ROUTES)
     app.add_routes(DOCUMENTATION)

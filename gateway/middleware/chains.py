@@ -15,18 +15,19 @@ from gateway.middleware.errors import errors
 from gateway.middleware.policy import policy
 from gateway.middleware.request_id import request_id
 from gateway.middleware.traced import traced
+from gateway.middleware.url_keys import no_keys_in_urls
 from gateway.middleware.window import window
 
 if TYPE_CHECKING:
     from gateway.tracing.spans import Spans
 
 # Every request. `access` is outside `errors`: it counts the status that is sent.
-APP: tuple[Middleware, ...] = (request_id, access, errors)
+APP: tuple[Middleware, ...] = (request_id, access, errors, no_keys_in_urls)
 
 
 def app_chain(spans: "Spans | None") -> tuple[Middleware, ...]:
     """The same with the spans of requests that bring tasks, where there are to be any."""
-    return APP if spans is None else (request_id, traced(spans), access, errors)
+    return APP if spans is None else (request_id, traced(spans), *APP[1:])
 
 
 # What a client asks of its own: who it is, which the query says.

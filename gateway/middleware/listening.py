@@ -13,6 +13,7 @@ from gateway import metrics
 from gateway.errors import GatewayError
 from gateway.middleware.answers import error_answer
 from gateway.middleware.request_id import HEADER, request_id_of
+from gateway.middleware.security_headers import harden
 
 log = structlog.get_logger()
 
@@ -63,6 +64,7 @@ def _answer(
     quote what was sent, which may be a key."""
     response = error_answer(problem)
     response.headers[HEADER] = request_id = request_id or request_id_of(request)
+    harden(response.headers)
     metrics.http_request("unmatched", request.method, problem.status, 0.0)
     log.info(
         "request",

@@ -22,11 +22,7 @@ async def show_document(_: web.Request) -> web.StreamResponse:
 async def show_reference(_: web.Request) -> web.StreamResponse:
     """The same as a page, which needs neither scripts nor other hosts."""
     text, policy = _page()
-    headers = {
-        "Content-Security-Policy": policy,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
+    headers = {"Content-Security-Policy": policy}
     return web.Response(text=text, content_type="text/html", headers=headers)
 
 

@@ -1,0 +1,26 @@
+"""What every answer tells a browser: to take it for what it says it is, to show it in no frame, to keep no copy, to
+tell no other page where it was. A page of the gateway has its own policy, which says what it may load."""
+
+from typing import Final
+
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+
+HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    hdrs.CACHE_CONTROL: "no-store",
+}
+
+
+def harden(headers: CIMultiDict[str]) -> None:
+    """Add those that are not there."""
+    for name, value in HEADERS.items():
+        headers.setdefault(name, value)
+
+
+async def security_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """A signal and no middleware, since it also reaches answers that are sent piece by piece."""
+    harden(response.headers)
