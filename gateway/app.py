@@ -21,11 +21,13 @@ from gateway.admin import clients as admin_clients
 from gateway.admin import dead as admin_dead
 from gateway.admin import flow as admin_flow
 from gateway.admin import journal as admin_journal
+from gateway.admin import overview as admin_overview
 from gateway.admin import replicas as admin_replicas
 from gateway.admin import session as admin_session
 from gateway.admin import signing as admin_signing
 from gateway.admin import tasks as admin_tasks
 from gateway.admin import tiers as admin_tiers
+from gateway.admin import usage as admin_usage
 from gateway.api import health
 from gateway.api.routes import client_routes
 from gateway.dispatch.dispatcher import Dispatcher
@@ -45,6 +47,7 @@ from gateway.presence import presence
 from gateway.reloading import WatchedFiles, reloading
 from gateway.settings import Settings
 from gateway.store import Store, open_store
+from gateway.store.counting import counting
 from gateway.store.embedded import EmbeddedValkey, warn_if_redis_elsewhere
 from gateway.store.gauges import keep_gauges
 from gateway.tracing.setup import tracing
@@ -113,6 +116,8 @@ def _add_admin(
     admin.add_routes(admin_tasks.ROUTES)
     admin.add_routes(admin_journal.ROUTES)
     admin.add_routes(admin_tiers.ROUTES)
+    admin.add_routes(admin_usage.ROUTES)
+    admin.add_routes(admin_overview.ROUTES)
     admin.add_routes(admin_session.ROUTES)
     admin.on_response_prepare.append(admin_session.keep_session)
     app.add_subapp("/admin", admin)
@@ -200,7 +205,8 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
             await warn_if_redis_elsewhere(own_port=settings.embedded_redis_port)
         store = await stack.enter_async_context(open_store(settings, url))
         spans = await stack.enter_async_context(tracing(store.consumer))
-        gauges = asyncio.create_task(keep_gauges(store))
+        await stack.enter_async_context(counting(store.usages))
+        gauges = asyncio.create_task(keep_gauges(store, settings.tier_prices))
         stack.callback(gauges.cancel)
         guard = EgressGuard(
             settings.outbound_allow,

@@ -297,7 +297,8 @@ class DeadFilter(msgspec.Struct, frozen=True):
 class Usage(msgspec.Struct, frozen=True):
     """A client's figures of this moment.
 
-    ``oldest_waiting``: for how many seconds the task has been due that waits longest, None where none waits.
+    ``oldest_waiting``: for how many seconds the task has been due that waits longest, None where none waits;
+    ``oldest_task`` is its id.
     ``paused``: the queues that start nothing, "" for all of them.
     """
 
@@ -307,4 +308,5 @@ class Usage(msgspec.Struct, frozen=True):
     scheduled: int
     dead: int
     oldest_waiting: float | None = None
+    oldest_task: str | None = None
     paused: frozenset[str] = frozenset()

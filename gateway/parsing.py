@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -160,20 +160,28 @@ def queue_weights(text: str) -> dict[str, int]:
     return weights
 
 
-def tiers_file(text: str) -> dict[str, RateLimit]:
+class Tiers(NamedTuple):
+    """The limits of each tier, and the prices of those that have one."""
+
+    limits: dict[str, RateLimit]
+    prices: dict[str, float]
+
+
+def tiers_file(text: str) -> Tiers:
     """The shipped tiers, and on top of them those of a TOML or JSON file (no file: the shipped ones).
 
-    The file is `{name: {max_concurrent, requests_per_min}}`, perhaps under the key `tiers`.
+    The file is `{name: {max_concurrent, requests_per_min, price}}`, perhaps under the key `tiers`; `price` is optional.
     """
     if not text:
-        return dict(SHIPPED_TIERS)
-    form = "a TOML or JSON file of {name: {max_concurrent, requests_per_min}}, perhaps under 'tiers'"
+        return Tiers(dict(SHIPPED_TIERS), {})
+    form = "a TOML or JSON file of {name: {max_concurrent, requests_per_min, price}}, perhaps under 'tiers'"
     data = table_file(Path(text), form, wrapper="tiers")
     try:
-        return {**SHIPPED_TIERS, **_tiers(data)}
+        found = _tiers(data)
     except ValueError as problem:
         msg = f"{form}; {problem}"
         raise ValueError(msg) from None
+    return Tiers({**SHIPPED_TIERS, **found.limits}, found.prices)
 
 
 def table_file(path: Path, form: str, *, wrapper: str) -> Any:
@@ -200,12 +208,13 @@ def table_file(path: Path, form: str, *, wrapper: str) -> Any:
 class _Tier(msgspec.Struct, forbid_unknown_fields=True):
     max_concurrent: int
     requests_per_min: int
+    price: float | None = None
 
 
-def _tiers(data: Any) -> dict[str, RateLimit]:
+def _tiers(data: Any) -> Tiers:
     if not isinstance(data, dict) or not data:
         raise ValueError("it has no tiers")
-    tiers = {}
+    tiers = Tiers({}, {})
     for name, value in data.items():
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
             msg = f"tier name {name!r}: 1 to 64 of A-Z a-z 0-9 _ -"
@@ -218,7 +227,12 @@ def _tiers(data: Any) -> dict[str, RateLimit]:
         if min(tier.max_concurrent, tier.requests_per_min) < 1:
             msg = f"tier {name!r}: max_concurrent and requests_per_min are at least 1"
             raise ValueError(msg)
-        tiers[name] = RateLimit(tier.max_concurrent, tier.requests_per_min)
+        tiers.limits[name] = RateLimit(tier.max_concurrent, tier.requests_per_min)
+        if tier.price is not None:
+            if not 0 <= tier.price < math.inf:
+                msg = f"tier {name!r}: price is a number, 0 or more"
+                raise ValueError(msg)
+            tiers.prices[name] = tier.price
     return tiers
 
 

@@ -16,12 +16,15 @@ from test_store import admit, outcome, spec, state
 from topologies import Server, binaries, server
 
 import gateway.store
+from gateway import metrics
 from gateway.errors import StoreUnavailable
+from gateway.metrics.tally import REFUSED
 from gateway.models import DeadFilter, State, Verdict
 from gateway.presence import presence
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.connection import too_old
+from gateway.store.counting import Booking
 from gateway.store.journal import Change
 
 SECRET = "s3cr3t-with-@-and-:"
@@ -74,6 +77,15 @@ async def round_trip(store: Store) -> None:
     assert (await store.audit.stretch(10)).violations == []
     assert await store.claims.active(10) == ["acme"]
     await store.windows.usage("acme")
+    metrics.take_usage()
+    metrics.rate_limited("acme", "free")
+    metrics.attempt("acme", "http://target/", outcome(Verdict.RETRY, 503))
+    await Booking(store.usages).flush()
+    figures = await store.figured.latest(store.consumer)
+    assert (figures.scheduled, figures.dead) == (0, 0)
+    assert [name for name, _ in await store.usages.most(REFUSED, figures.at / 1000, 1)] == ["acme"]
+    assert (await store.usages.failures(figures.at / 1000)).by_status == [("503", 1)]
+    assert (await store.health()).persistence_ok
     assert (await store.clients.get("acme")) is not None
     page = await store.clients.page(after=None, limit=None, tier=None, enabled=None)
     assert page.count == 1

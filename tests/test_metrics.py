@@ -56,7 +56,12 @@ def test_every_metric_has_its_name() -> None:
     metrics.oldest_waiting(7.5)
     metrics.set_pool(2, 100)
     metrics.depths("acme", 1, 2, 3, 4)
-    metrics.totals(10, 20, 30)
+    metrics.totals(10, 20, 5, 30)
+    metrics.active_clients(6)
+    metrics.upgrade_candidates(2)
+    metrics.saturation("window", 0.5, 1)
+    metrics.tiers({"gold": (3, 1)}, {"gold": 9.5, "silver": 5})
+    metrics.usage_lost(4)
     metrics.invariant_violated("depth")
     metrics.override("refused")
     metrics.egress_refused()
@@ -85,6 +90,16 @@ def test_every_metric_has_its_name() -> None:
         ("gateway_tasks_running", ("acme",)): 3,
         ("gateway_tasks_dead", ("acme",)): 4,
         ("gateway_tasks", ("scheduled",)): 20,
+        ("gateway_tasks", ("running",)): 5,
+        ("gateway_active_clients", ()): 6,
+        ("gateway_upgrade_candidates", ()): 2,
+        ("gateway_limit_saturation_ratio", ("window",)): 0.5,
+        ("gateway_clients_at_limit", ("window",)): 1,
+        ("gateway_clients", ("enabled", "gold")): 3,
+        ("gateway_clients", ("disabled", "gold")): 1,
+        ("gateway_tier_revenue", ("gold",)): 28.5,
+        ("gateway_tier_revenue", ("silver",)): 0,
+        ("gateway_usage_lost_total", ()): 4,
         ("gateway_invariant_violations_total", ("depth",)): 1,
         ("gateway_invariant_violations_total", ("lanes",)): 0,
         ("gateway_overrides_total", ("refused",)): 1,

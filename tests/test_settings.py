@@ -55,6 +55,7 @@ DEFAULTS = {
         "enterprise": RateLimit(50, 5000),
         "default": RateLimit(3, 50),
     },
+    "tier_prices": {},
     "queue_weights": {"critical": 6, "default": 3, "low": 1},
     "max_in_flight": 1000,
     "max_queued_per_client": 100000,
@@ -99,7 +100,11 @@ def test_defaults() -> None:
     settings = Settings.load({"HOME": "/home/someone"})
     assert {part.name: getattr(settings, part.name) for part in dataclasses.fields(settings)} == DEFAULTS
     folded = {"redis_addr", "redis_password"}
-    assert {setting.attribute for setting in SETTINGS} - folded == set(DEFAULTS) - {"warnings", "secrets"}
+    assert {setting.attribute for setting in SETTINGS} - folded == set(DEFAULTS) - {
+        "tier_prices",
+        "warnings",
+        "secrets",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,12 @@
 """`/admin/dead`: what was given up, by client, error and time; looked at, put back on its queue, removed for good."""
 
-from datetime import UTC, datetime
-
 from aiohttp import web
 
 from gateway.admin.journal import note
 from gateway.admin.views import letter_body
-from gateway.errors import InvalidBody
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer
-from gateway.middleware.reading import client_id_of_query, page_limit, query
+from gateway.middleware.reading import client_id_of_query, moment, page_limit, query
 from gateway.models import DeadFilter
 
 PAGE = 50
@@ -48,21 +45,8 @@ async def _do(request: web.Request, action: str) -> web.StreamResponse:
 
 
 def _wanted(request: web.Request, known: tuple[str, ...]) -> DeadFilter:
-    after, before = (_moment(name, query(request, name, known)) for name in ("after", "before"))
+    after, before = (moment(name, query(request, name, known)) for name in ("after", "before"))
     return DeadFilter(query(request, "task_id", known), query(request, "error", known), after, before)
-
-
-def _moment(name: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        msg = f"{name}: must be an RFC 3339 time such as 2024-01-15T10:30:00Z (a + in it as %2B)"
-        raise InvalidBody(msg, error="Invalid query")
-    return int(moment.astimezone(UTC).timestamp() * 1000)
 
 
 ROUTES = (

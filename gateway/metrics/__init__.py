@@ -1,7 +1,7 @@
 """What Prometheus scrapes. Plain functions that the other layers call; who calls them and when is not decided here."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -9,8 +9,10 @@ from prometheus_client import values
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.multiprocess import mark_process_dead
 
+from gateway.metrics.depths import DEPTHS
 from gateway.metrics.labels import MAX_VALUES_PER_CLIENT, OTHER
 from gateway.metrics.registry import INVARIANTS, Registry
+from gateway.metrics.usage import Counted, Counting
 from gateway.models import Outcome
 
 __all__ = ["INVARIANTS", "MAX_VALUES_PER_CLIENT"]
@@ -19,6 +21,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 _now = Registry(1000, None)
+_counting = Counting()
 
 
 def configure(max_clients: int, multiprocess_dir: Path | None) -> None:
@@ -28,7 +31,7 @@ def configure(max_clients: int, multiprocess_dir: Path | None) -> None:
     answers for all workers: counters are summed, also those of workers that ended; gauges count living
     ones only (see `forget_process`).
     """
-    global _now  # noqa: PLW0603 - the process has one set of metrics, as it has one log
+    global _now, _counting  # noqa: PLW0603 - the process has one set of metrics, as it has one log
     if multiprocess_dir is not None:
         # The library chooses between memory and files when it is imported, which may have happened already.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(multiprocess_dir)
@@ -36,6 +39,7 @@ def configure(max_clients: int, multiprocess_dir: Path | None) -> None:
         if not getattr(values.ValueClass, "_multiprocess", False):
             cast("Any", values).ValueClass = make_class()
     _now = Registry(max_clients, multiprocess_dir)
+    _counting = Counting()
 
 
 def render() -> tuple[bytes, str]:
@@ -50,11 +54,13 @@ def forget_process(pid: int, multiprocess_dir: Path) -> None:
 
 def enqueued(client_id: str, queue: str) -> None:
     """One task was accepted."""
+    _counting.admitted(client_id)
     _now.enqueued.bounded(_now.labels.of(client_id), queue).inc()
 
 
 def rate_limited(client_id: str, tier: str) -> None:
     """One request was refused by the window."""
+    _counting.refused(client_id)
     _now.limited.bounded(_now.labels.of(client_id), tier).inc()
 
 
@@ -65,6 +71,7 @@ def queue_full(client_id: str) -> None:
 
 def attempt(client_id: str, url: str, outcome: Outcome) -> None:
     """One call to a target ended; the class of its status is `none` where there was no answer."""
+    _counting.called(client_id, url, outcome)
     status = outcome.attempt.status
     status_class = "none" if status is None else f"{status // 100}xx"
     _now.attempts[outcome.verdict.value, status_class].inc()
@@ -123,10 +130,44 @@ def keep_depths(client_ids: Collection[str]) -> None:
     _now.depths.keep(client_ids)
 
 
-def totals(queued: int, scheduled: int, dead: int) -> None:
+def rest_of_depths(queued: int, scheduled: int, in_flight: int, dead: int) -> None:
+    """The same of all clients that `depths` is not told of, in sum."""
+    _now.depths.set_rest((queued, scheduled, in_flight, dead))
+
+
+def totals(queued: int, scheduled: int, in_flight: int, dead: int) -> None:
     """What Redis holds of all clients."""
-    for state, n in (("queued", queued), ("scheduled", scheduled), ("dead", dead)):
+    for state, n in zip(DEPTHS, (queued, scheduled, in_flight, dead), strict=True):
         _now.totals[(state,)].set(n)
+
+
+def active_clients(n: int) -> None:
+    """Clients whose tasks wait or run."""
+    _now.active.set(n)
+
+
+def upgrade_candidates(n: int) -> None:
+    """Clients that were refused again and again in the last day."""
+    _now.candidates.set(n)
+
+
+def saturation(limit: str, share: float, clients: int) -> None:
+    """The largest share of this limit that a client has used, and how many clients have used it up."""
+    _now.saturation[(limit,)].set(share)
+    _now.at_limit[(limit,)].set(clients)
+
+
+def tiers(clients: Mapping[str, tuple[int, int]], prices: Mapping[str, float]) -> None:
+    """The enabled and the disabled clients of each tier there is; a tier that is gone is told with zeros."""
+    for gone in _now.tiers.difference(clients):
+        _now.clients[gone, "enabled"].set(0)
+        _now.clients[gone, "disabled"].set(0)
+    _now.tiers.update(clients)
+    for tier, (enabled, disabled) in clients.items():
+        _now.clients[tier, "enabled"].set(enabled)
+        _now.clients[tier, "disabled"].set(disabled)
+    for tier, price in prices.items():
+        _now.revenue[(tier,)].set(price * clients.get(tier, (0, 0))[0])
 
 
 def oldest_waiting(seconds: float) -> None:
@@ -152,3 +193,13 @@ def client_key_refused(reason: Literal["missing", "invalid"]) -> None:
 def egress_refused() -> None:
     """The egress rule refused a call."""
     _now.refused.inc()
+
+
+def take_usage() -> Counted:
+    """What clients did since this was last called."""
+    return _counting.take()
+
+
+def usage_lost(count: int) -> None:
+    """So many requests and calls were counted and did not get into what is kept of their clients' usage."""
+    _now.usage_lost.inc(count)

@@ -39,6 +39,8 @@ class Depths:
         # Clients past the cap that have tasks: their sum is what `other` shows.
         self._past_cap: dict[str, tuple[int, ...]] = {}
         self._past_cap_sum = _NONE
+        # What clients have that nobody told of one by one.
+        self._rest = _NONE
 
     def set(self, client_id: str, depths: tuple[int, ...]) -> None:
         """Show what a client has; all zero: withdraw it."""
@@ -56,12 +58,24 @@ class Depths:
                 total - old + new for total, old, new in zip(self._past_cap_sum, before, depths, strict=True)
             )
             self._past_cap_sum = depths
-            client_id = OTHER
+            self._show_other()
+        else:
+            self._show(client_id, depths)
+
+    def set_rest(self, depths: tuple[int, ...]) -> None:
+        """Show what all clients have that are not told of one by one, in `other`."""
+        self._rest = depths
+        self._show_other()
+
+    def _show_other(self) -> None:
+        self._show(OTHER, tuple(map(sum, zip(self._past_cap_sum, self._rest, strict=True))))
+
+    def _show(self, label: str, depths: tuple[int, ...]) -> None:
         if any(depths):
             for state, depth in zip(DEPTHS, depths, strict=True):
-                self._gauges[state][(client_id,)].set(depth)
+                self._gauges[state][(label,)].set(depth)
         else:
-            self._withdraw(client_id)
+            self._withdraw(label)
 
     def keep(self, client_ids: Collection[str]) -> None:
         """Withdraw all but these."""

@@ -9,9 +9,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gateway.metrics.depths import DEPTHS, ClientLabels, Depths
 from gateway.metrics.labels import Children, Live, PerClient
+from gateway.metrics.tally import BOUNDS
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_LONG_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_LONG_SECONDS = BOUNDS
 # What the audit holds against each other: store/audit.lua has the words for all but the last, which is this process's.
 INVARIANTS = (
     "active",
@@ -100,6 +101,35 @@ class Registry:
             "For how long the task has been due that waits longest, over all clients; 0 where none waits.",
             mode="livemostrecent",
         )
+        self.active = gauge("gateway_active_clients", "Clients whose tasks wait or run.", mode="livemostrecent")
+        self.clients = Children(
+            gauge("gateway_clients", "Clients by tier and state.", "tier", "state", mode="livemostrecent")
+        )
+        self.tiers: set[str] = set()
+        self.revenue = Children(
+            gauge(
+                "gateway_tier_revenue",
+                "Enabled clients of a tier times its price, in the unit of the prices; absent where it has none.",
+                "tier",
+                mode="livemostrecent",
+            )
+        )
+        self.candidates = gauge(
+            "gateway_upgrade_candidates",
+            "Clients that were refused in more than 10 minutes of the last day.",
+            mode="livemostrecent",
+        )
+        self.saturation = Children(
+            gauge(
+                "gateway_limit_saturation_ratio",
+                "The largest share of a limit that any client has used.",
+                "limit",
+                mode="livemostrecent",
+            )
+        )
+        self.at_limit = Children(
+            gauge("gateway_clients_at_limit", "Clients that have used up a limit.", "limit", mode="livemostrecent")
+        )
         self.redis_seconds = Children(
             histogram("gateway_redis_command_duration_seconds", "Redis round trips.", "operation")
         )
@@ -124,6 +154,9 @@ class Registry:
             self.violations[(kind,)].inc(0)  # so that an alert on an increase sees the first one
         self.client_keys_refused = Children(
             counter("gateway_client_keys_refused", "Requests without the key that their client needs.", "reason")
+        )
+        self.usage_lost = counter(
+            "gateway_usage_lost", "Requests and calls that are missing in the usage that Redis keeps of their clients."
         )
         self.refused = counter("gateway_egress_refused", "Calls refused by the egress rule.")
         info = gauge("gateway_build_info", "1, with the version as a label.", "version", mode="livemax")

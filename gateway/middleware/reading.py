@@ -5,6 +5,7 @@ import asyncio
 import difflib
 import re
 from collections.abc import Collection
+from datetime import UTC, datetime
 
 from aiohttp import StreamReader, hdrs, web
 
@@ -118,6 +119,20 @@ def page_limit(text: str | None, most: int) -> int | None:
         message = f"limit: must be a whole number from 1 to {most}"
         raise InvalidBody(message, error="Invalid query")
     return int(text)
+
+
+def moment(name: str, text: str | None) -> int | None:
+    """A query parameter's RFC 3339 time as Unix ms, None where it was not given; 400 for anything else."""
+    if text is None:
+        return None
+    try:
+        told = datetime.fromisoformat(text)
+    except ValueError:
+        told = None
+    if told is None or told.tzinfo is None:
+        msg = f"{name}: must be an RFC 3339 time such as 2024-01-15T10:30:00Z (a + in it as %2B)"
+        raise InvalidBody(msg, error="Invalid query")
+    return int(told.astimezone(UTC).timestamp() * 1000)
 
 
 def client_id_of_query(request: web.Request, known: Collection[str] = ("client_id",)) -> str:

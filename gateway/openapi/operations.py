@@ -4,6 +4,7 @@ from typing import Final
 
 from gateway.api.bodies import BatchBody, EnqueueBody
 from gateway.openapi import answers
+from gateway.openapi.figures import FIGURES
 from gateway.openapi.operation import BODY, CLIENT, OPTIONAL, TEXT, Answer, Operation, Parameter, of_one_task
 from gateway.openapi.operators import ADMINISTRATION
 from gateway.openapi.steering import STEERING
@@ -56,4 +57,5 @@ OPERATIONS: Final = (
     Operation("get", "/metrics", "Prometheus's text format", {200: Answer("All metrics", TEXT)}),
     *ADMINISTRATION,
     *STEERING,
+    *FIGURES,
 )

@@ -70,6 +70,7 @@ class Settings:
     require_client_key: bool
     legacy_client_id: str | None
     tiers: dict[str, RateLimit]
+    tier_prices: dict[str, float]
     queue_weights: dict[str, int]
     max_in_flight: int
     max_queued_per_client: int
@@ -172,6 +173,7 @@ def _settled(values: dict[str, Any], env: Mapping[str, str], *, terminal: bool) 
     if addr:
         login = f":{quote(password, safe='')}@" if password else ""
         values["redis_url"] = f"redis://{login}{addr}"
+    values["tiers"], values["tier_prices"] = values["tiers"]
     folder = str(values["gateway_data_dir"])
     if folder == "~" or folder.startswith("~/"):
         folder = (env.get("HOME") or str(Path("~").expanduser())) + folder[1:]

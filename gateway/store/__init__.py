@@ -23,6 +23,8 @@ from gateway.store.connection import Deployment, SingleRedis, too_old
 from gateway.store.dead import DeadLetters
 from gateway.store.doorbell import Doorbell
 from gateway.store.durability import seal
+from gateway.store.figures import Figured
+from gateway.store.health import ServerHealth, server_health
 from gateway.store.journal import Journal
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 from gateway.store.replicas import Replicas
@@ -32,6 +34,7 @@ from gateway.store.sessions import Sessions
 from gateway.store.signing import SigningSecrets
 from gateway.store.tasks import Tasks
 from gateway.store.tiers import Tiers
+from gateway.store.usage import Usages
 from gateway.store.windows import Windows
 
 __all__ = ["Store", "open_store"]
@@ -65,6 +68,8 @@ class Store:
         self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self._forget)
         self.claims = Claims(dispatch, self.consumer, self.doorbell)
         self.audit = Audit(dispatch)
+        self.usages = Usages(api)
+        self.figured = Figured(api, self.clients, self.windows, self.usages, settings)
 
     def _forget(self, client_id: str | None) -> None:
         self.clients.forget(client_id)
@@ -103,6 +108,10 @@ class Store:
     def nodes(self) -> list[tuple[str, int]]:
         """Host and port of every server that is not in the settings, as far as they are known by now."""
         return self._redis.nodes()
+
+    async def health(self) -> ServerHealth:
+        """How the server is; raises StoreUnavailable where it does not answer."""
+        return await server_health(self._api)
 
     async def ping(self) -> None:
         """Raise StoreUnavailable unless Redis answers and takes writes."""

@@ -1,45 +1,47 @@
-"""Keeps the depth gauges true: what waits, runs and is dead, by client and in all, read from Redis and nowhere else."""
+"""Keeps the gauges true that tell of all clients: they show the snapshot that the processes share (see `figures`), as
+`/admin/overview` does."""
 
 import asyncio
-from typing import Final
+from collections.abc import Mapping
 
 import structlog
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.store import Store
+from gateway.store.figures import LIMITS, SECONDS, Figures
 
 log = structlog.get_logger()
 
-SECONDS: Final = 5.0
-# One look is bounded: with more clients than this at work, the totals are those of the longest active ones.
-CLIENTS: Final = 2000
-_AT_ONCE: Final = 50
+
+async def collect_once(store: Store, prices: Mapping[str, float] | None = None) -> None:
+    """Take a snapshot and set the gauges."""
+    show(await store.figured.look(), prices or {})
 
 
-async def collect_once(store: Store) -> None:
-    """Read the figures of the active clients and set the gauges."""
-    queued = scheduled = dead = 0
-    oldest = 0.0
-    clients = await store.claims.active(CLIENTS)
-    for start in range(0, len(clients), _AT_ONCE):
-        chunk = clients[start : start + _AT_ONCE]
-        for client_id, usage in zip(chunk, await asyncio.gather(*map(store.windows.usage, chunk)), strict=True):
-            metrics.depths(client_id, usage.queued, usage.scheduled, usage.in_flight, usage.dead)
-            oldest = max(oldest, usage.oldest_waiting or 0.0)
-            queued += usage.queued
-            scheduled += usage.scheduled
-            dead += usage.dead
-    metrics.keep_depths(clients)
-    metrics.totals(queued, scheduled, dead)
-    metrics.oldest_waiting(oldest)
+def show(figures: Figures, prices: Mapping[str, float]) -> None:
+    """Set the gauges."""
+    for client in figures.clients:
+        metrics.depths(client.client_id, *client.depths)
+    metrics.keep_depths([client.client_id for client in figures.clients])
+    metrics.rest_of_depths(*figures.rest)
+    metrics.totals(figures.queued, figures.scheduled, figures.in_flight, figures.dead)
+    metrics.oldest_waiting(figures.oldest_waiting)
+    metrics.active_clients(figures.active)
+    metrics.upgrade_candidates(figures.candidates)
+    for limit, share, clients in zip(LIMITS, figures.saturation, figures.at_limit, strict=True):
+        metrics.saturation(limit, share, clients)
+    metrics.tiers({name: (tier.enabled, tier.clients - tier.enabled) for name, tier in figures.tiers.items()}, prices)
 
 
-async def keep_gauges(store: Store) -> None:
-    """Collect every few seconds until cancelled; while Redis is away the gauges keep what they had."""
+async def keep_gauges(store: Store, prices: Mapping[str, float]) -> None:
+    """Show every few seconds what is shared, or look it up in turn, until cancelled; while Redis is away the gauges
+    keep what they had."""
     while True:
         try:
-            await collect_once(store)
+            show(await store.figured.latest(store.consumer), prices)
         except StoreUnavailable as error:
             log.debug("gauges_not_read", error=error.message)
+        except Exception:
+            log.exception("gauges_failed")  # on one odd record; the others are to be counted again
         await asyncio.sleep(SECONDS)

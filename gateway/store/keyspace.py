@@ -62,6 +62,10 @@ class Keyspace:
         """Sorted set: clients with state in Redis; score 0 while they have tasks, else since when not, in ms."""
         return self._key("active", partition)
 
+    def totals(self, partition: int) -> str:
+        """Hash: how many tasks of all clients wait or run (`n`), and how many bytes they are (`b`)."""
+        return self._key("totals", partition)
+
     def clients(self, partition: int) -> str:
         """Sorted set, all scores 0: the ids of known clients, for listing in order."""
         return self._key("clients", partition)
@@ -92,6 +96,43 @@ class Keyspace:
     def replica(self, name: str) -> str:
         """String: what a gateway says of itself, as JSON; gone when it is."""
         return self._key(f"replica:{name}", 0)
+
+    def usage_minutes(self, client_id: str, hour: int) -> str:
+        """Hash: what a client did in each minute of that Unix hour; "" is all of them in sum."""
+        return self._key(f"usage:{client_id}:{hour}", self._booked(client_id))
+
+    def usage_hours(self, client_id: str, day: int) -> str:
+        """Hash: what a client did in each hour of that Unix day; "" is all of them in sum."""
+        return self._key(f"usage_hours:{client_id}:{day}", self._booked(client_id))
+
+    def _booked(self, client_id: str) -> int:
+        return self.partition(client_id) if client_id else 0
+
+    def most_refused(self, hour: int, partition: int) -> str:
+        """Sorted set: clients by how many of their requests were refused in that Unix hour."""
+        return self._key(f"most_refused:{hour}", partition)
+
+    def most_failed(self, hour: int, partition: int) -> str:
+        """Sorted set: clients by how many of their calls failed in that Unix hour."""
+        return self._key(f"most_failed:{hour}", partition)
+
+    def refused_minutes(self, day: int, partition: int) -> str:
+        """Sorted set: clients by in how many minutes of that Unix day a request was refused."""
+        return self._key(f"refused_minutes:{day}", partition)
+
+    def failures(self, hour: int) -> str:
+        """Hash: failed calls of that Unix hour by minute and status, and by minute and host."""
+        return self._key(f"failures:{hour}", 0)
+
+    @property
+    def figures(self) -> str:
+        """String: the figures of all clients together, as one process looked them up."""
+        return self._key("figures", 0)
+
+    @property
+    def figures_turn(self) -> str:
+        """String: whose turn it is to look them up."""
+        return self._key("figures_turn", 0)
 
     def config(self, client_id: str) -> str:
         """String: a client's settings as JSON."""
@@ -158,7 +199,7 @@ class Keyspace:
             self.leases(partition),
             self.active(partition),
             self.clients(partition),
-            self._key("totals", partition),
+            self.totals(partition),
         )
         heads = (
             self.tag(partition),

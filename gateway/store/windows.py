@@ -13,7 +13,7 @@ class Windows:
 
     async def usage(self, client_id: str) -> Usage:
         """What of the window is used, what is in flight and what waits, by Redis's clock."""
-        now, used, reset, in_flight, queued, scheduled, dead, oldest, *paused = await self._runner.run(
+        now, used, reset, in_flight, queued, scheduled, dead, oldest, oldest_task, *paused = await self._runner.run(
             "usage", client_id, self._algorithm
         )
         window = Window(used=used, reset=reset, now=int(now) / 1_000_000)
@@ -24,5 +24,6 @@ class Windows:
             scheduled=scheduled,
             dead=dead,
             oldest_waiting=max(0.0, window.now - oldest / 1000) if oldest else None,
+            oldest_task=oldest_task.decode() or None,
             paused=frozenset(queue.decode() for queue in paused),
         )
