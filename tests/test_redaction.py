@@ -45,6 +45,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         f"Bearer {SECRET}",
         f"Basic {SECRET}",
         f"whsec_{SECRET.replace('-', 'x')}",
+        f"the key gwk_{SECRET} is none",
         f"gwk_{SECRET}",
     ],
 )
