@@ -203,7 +203,8 @@ async def test_usage_errors(arguments: tuple[str, ...], told: str) -> None:
 
 
 async def test_failed_calls(admin: Imitation) -> None:
-    """A call that fails ends with 1 and names what to change: the URL, the key, or what the API says."""
+    """A call that is refused ends with 1, one that nobody answers with 3; both name what to change: the URL, the
+    key, or what the API says."""
     ran = await run("clients", "set", "x-client", "--tier", "gold", env=admin.env)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == "gateway: Invalid body: $.tier: no tier 'gold'; the tiers are free, premium, default\n"
@@ -212,10 +213,10 @@ async def test_failed_calls(admin: Imitation) -> None:
     assert "set ADMIN_API_KEY" in ran.err
     assert "wrong-key" not in ran.err
     ran = await run("clients", "list", env=admin.env | {"GATEWAY_URL": "http://127.0.0.1:1"})
-    assert ran.code == 1
+    assert ran.code == 3
     assert "set GATEWAY_URL" in ran.err
     ran = await run("clients", "list", env=admin.env | {"GATEWAY_URL": admin.env["GATEWAY_URL"] + "elsewhere"})
-    assert ran.code == 1
+    assert ran.code == 3
     assert "set GATEWAY_URL" in ran.err
     ran = await run("clients", "list", env=admin.env | {"GATEWAY_URL": "127.0.0.1:8080"})
     assert ran.code == 2

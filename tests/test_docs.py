@@ -13,7 +13,15 @@ import pytest
 from as_user import ROOT, Background, Gateway, Terminal, fetch, free_port, plain_environment, wait_for
 
 FOLLOWED = ("README.md", "docs/migration.md", "docs/troubleshooting.md")
-ALL = (*FOLLOWED, "docs/api.md", "docs/internals.md", "docs/guarantees.md", "docs/monitoring.md", "CHANGELOG.md")
+ALL = (
+    *FOLLOWED,
+    "docs/api.md",
+    "docs/internals.md",
+    "docs/guarantees.md",
+    "docs/monitoring.md",
+    "docs/cli.md",
+    "CHANGELOG.md",
+)
 PROMISE = "# → "
 LOOK_AGAIN_SECONDS = 15.0
 

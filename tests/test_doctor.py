@@ -54,13 +54,13 @@ def test_what_differs_is_explained_and_mended_where_asked(damaged: str) -> None:
 
 
 def test_a_redis_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    """By URL and embedded: exit code 1, what was looked at and what to look at."""
+    """By URL and embedded: exit code 3, what was looked at and what to look at."""
     by_url = doctor(REDIS_URL=f"redis://:hidden@127.0.0.1:{free_port()}")
-    assert by_url.returncode == 1
+    assert by_url.returncode == 3
     assert "REDIS_URL" in by_url.stderr
     assert "hidden" not in by_url.stderr
     embedded = doctor(GATEWAY_DATA_DIR=str(tmp_path))
-    assert embedded.returncode == 1
+    assert embedded.returncode == 3
     assert str(tmp_path) in embedded.stderr
     assert "Traceback" not in by_url.stderr + embedded.stderr
 

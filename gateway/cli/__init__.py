@@ -14,7 +14,6 @@ app = typer.Typer(
     no_args_is_help=True,
     # Rich's tables cut long flags short in a narrow terminal.
     rich_markup_mode=None,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serve.serve)

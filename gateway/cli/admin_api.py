@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from gateway.addresses import upstream
-from gateway.cli.output import CallFailed, Misused
+from gateway.cli.output import CallFailed, Misused, Unreachable
 from gateway.parsing import secret
 from gateway.redaction import mask
 
@@ -54,7 +54,7 @@ class AdminApi:
         self._connection.close()
 
     def call(self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None) -> Answer:
-        """One call; raises `CallFailed` for everything but a 2xx."""
+        """One call; raises `CallFailed` for everything but a 2xx, `Unreachable` where no gateway can do it now."""
         target = self._path + path + ("?" + urlencode(query) if query else "")
         headers = {"Accept": "application/json", **self._headers}
         payload = None
@@ -70,15 +70,16 @@ class AdminApi:
                 f"no gateway answers at {self._url} ({reason}); start it with 'gateway serve', or set "
                 "GATEWAY_URL to where it listens"
             )
-            raise CallFailed(msg) from None
+            raise Unreachable(msg) from None
         text = raw.decode(errors="replace")
         try:
             data = json.loads(text) if text.strip() else None
         except ValueError:
             msg = f"{self._url} is no gateway (status {status}, not JSON); set GATEWAY_URL to where one listens"
-            raise CallFailed(msg) from None
+            raise Unreachable(msg) from None
         if not 200 <= status < 300:
-            raise CallFailed(self._refusal(status, data), answer=text, status=status)
+            failure = Unreachable if status >= 500 else CallFailed
+            raise failure(self._refusal(status, data), answer=text, status=status)
         return Answer(status, text, data)
 
     def _exchange(

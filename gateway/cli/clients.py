@@ -190,7 +190,7 @@ def _send(api: AdminApi, entry: Entry) -> str | None:
     except CallFailed as problem:
         if problem.status in _HOPELESS:
             stopped = f"stopped at {entry.place}: {problem}"
-            raise CallFailed(stopped, answer=problem.answer, status=problem.status) from None
+            raise type(problem)(stopped, answer=problem.answer, status=problem.status) from None
         return str(problem)
     return None
 

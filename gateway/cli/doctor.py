@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from gateway import log
-from gateway.cli.output import FAILED, CallFailed, Json, reported, table
+from gateway.cli.output import FAILED, Json, Unreachable, reported, table
 from gateway.cli.serve import load, with_settings_flags
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
@@ -44,7 +44,7 @@ def doctor(flags: dict[str, str], repair: Repair = False, as_json: Json = False)
     except StoreUnavailable as problem:
         shown = settings.redis_shown or f"the embedded Valkey in {settings.gateway_data_dir}"
         msg = f"{shown}: {problem.message} Is it running, and are REDIS_URL or GATEWAY_DATA_DIR right?"
-        raise CallFailed(msg) from None
+        raise Unreachable(msg) from None
     if as_json:
         rows = [msgspec.structs.asdict(violation) for violation in found]
         typer.echo(json.dumps({"clients": clients, "violations": rows, "repaired": repair and bool(rows)}))

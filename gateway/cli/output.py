@@ -1,5 +1,5 @@
 """How commands answer: tables and JSON on stdout, errors on stderr without a traceback, and the exit codes
-(0 ok, 1 the call failed, 2 usage). What is shown is worked out by the commands."""
+(0 ok, 1 refused, not found or found wrong, 2 usage, 3 out of reach). What is shown is worked out by the commands."""
 
 import functools
 import os
@@ -9,9 +9,11 @@ from typing import Annotated, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 FAILED = 1
 USAGE = 2
+UNREACHABLE = 3
 
 Json = Annotated[bool, typer.Option("--json", help="print what the API answered, as JSON")]
 
@@ -22,10 +24,18 @@ _R = TypeVar("_R")
 class CallFailed(Exception):
     """The call failed; the message says what did and what to type. ``answer`` is the API's body, if any."""
 
+    exit_code = FAILED
+
     def __init__(self, message: str, *, answer: str | None = None, status: int | None = None) -> None:
         super().__init__(message)
         self.answer = answer
         self.status = status
+
+
+class Unreachable(CallFailed):
+    """Nobody answers, or not now: the same call may go through later."""
+
+    exit_code = UNREACHABLE
 
 
 class Misused(Exception):
@@ -43,7 +53,7 @@ def reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
             if kwargs.get("as_json") and problem.answer:
                 typer.echo(problem.answer)
             complain(str(problem))
-            raise typer.Exit(FAILED) from None
+            raise typer.Exit(problem.exit_code) from None
         except Misused as problem:
             complain(str(problem))
             raise typer.Exit(USAGE) from None
@@ -58,13 +68,21 @@ def complain(message: str) -> None:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table that fits the terminal; piped, nothing is cut or wrapped."""
-    console = Console(soft_wrap=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=400)
-    grid = Table(box=None, pad_edge=False, header_style="bold")
+    console().print(grid(columns, rows), highlight=False)
+
+
+def console() -> Console:
+    """Standard output; where it is no terminal, so wide that nothing is cut."""
+    made = Console(soft_wrap=False)
+    return made if made.is_terminal or "COLUMNS" in os.environ else Console(width=400)
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """The table itself, for those who put it beside others."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(column, overflow="fold")
+        made.add_column(column, overflow="fold")
     for row in rows:
         # Values come from others: "[red]" in one is text, not markup.
-        grid.add_row(*(cell.replace("[", r"\[") for cell in row))
-    console.print(grid, highlight=False)
+        made.add_row(*(Text(cell) for cell in row))
+    return made
