@@ -9,7 +9,8 @@ from aiohttp.test_utils import make_mocked_request
 from structlog.testing import capture_logs
 
 from gateway.errors import Forbidden, GatewayError, Unauthorized
-from gateway.middleware.admin import admin_chain, caller_address
+from gateway.middleware.admin import admin_chain
+from gateway.middleware.callers import caller_address
 from gateway.middleware.chains import wrapped
 from gateway.middleware.keyring import Keyring
 from gateway.settings import Settings

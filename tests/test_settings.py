@@ -37,6 +37,8 @@ DEFAULTS = {
     "admin_allowed_ips": (),
     "admin_port": None,
     "trusted_proxies": (),
+    "max_connections_per_address": 1000,
+    "max_open_requests": 2000,
     "upstream_url": None,
     "outbound_allow": (),
     "outbound_deny": (),

@@ -88,6 +88,11 @@ def started_after(seconds: float) -> None:
     _now.start_delay.observe(seconds)
 
 
+def connection_refused(reason: Literal["too_many", "slow", "large"]) -> None:
+    """A connection past those that its address may have, or one on which a request's head was too late or too large."""
+    _now.connections_refused[(reason,)].inc()
+
+
 def http_request(route: str, method: str, status: int, seconds: float) -> None:
     """One request was answered. ``route`` is the pattern, never the path; odd methods count as `other`."""
     _now.requests[route, method if method in _METHODS else OTHER, str(status)].inc()

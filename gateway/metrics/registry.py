@@ -142,6 +142,9 @@ class Registry:
         self.request_seconds = Children(
             histogram("gateway_http_request_duration_seconds", "Duration of HTTP requests.", "route")
         )
+        self.connections_refused = Children(
+            counter("gateway_connections_refused", "Connections that were refused or ended.", "reason")
+        )
         self.overrides = Children(
             counter("gateway_overrides", "Requests that brought a rate limit of their own.", "result")
         )

@@ -1,8 +1,6 @@
 """Who may use `/admin`: the key, or a session that stands for it, and the address, for every path below it, known or
 not; then the key's role."""
 
-import ipaddress
-from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,6 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 from gateway.admin_keys import NO_KEY, AdminKey
 from gateway.errors import Forbidden
 from gateway.keys import RequestKeys
+from gateway.middleware.callers import Address, caller_address, parse_address, within
 from gateway.middleware.keyring import Keyring
 from gateway.middleware.roles import needed_role
 from gateway.middleware.sessions import session_of
@@ -26,39 +25,6 @@ _OPEN: Final = {
     ("POST", "/admin/session"),
     *((method, path) for method in ("GET", "HEAD") for path in (_LOGIN, f"{_LOGIN}/", f"{_LOGIN}/{{file}}")),
 }
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def parse_address(text: str | None) -> Address | None:
-    """An address, an IPv4 one inside IPv6 undone; None where there is none (a Unix socket) or it is malformed."""
-    try:
-        address = ipaddress.ip_address((text or "").strip())
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
-
-
-def within(address: Address, networks: Sequence[Network]) -> bool:
-    """Whether one of the networks holds the address."""
-    return any(address in network for network in networks)
-
-
-def caller_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> Address | None:
-    """The address a request comes from: the peer's, or, where the peer is a trusted proxy, the right-most of
-    `X-Forwarded-For` that is not one itself. Anything further left is the caller's own claim.
-
-    >>> trusted = [ipaddress.ip_network("10.0.0.0/8")]
-    >>> str(caller_address("10.0.0.1", ["1.1.1.1, 2.2.2.2", "10.0.0.2"], trusted))
-    '2.2.2.2'
-    """
-    address = parse_address(peer)
-    hops = [hop for line in forwarded for hop in line.split(",")]
-    while address is not None and hops and within(address, trusted):
-        address = parse_address(hops.pop())
-    return address
 
 
 def admin_chain(settings: Settings, keyring: Keyring) -> tuple[Middleware, ...]:

@@ -1,10 +1,11 @@
 """Slows down whoever tries out keys: so many wrong ones of an address a minute are looked at, and no more."""
 
-import ipaddress
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+
+from gateway.middleware.callers import place_of
 
 ADDRESSES = 10_000  # remembered; past them those that were wrong longest ago are forgotten
 
@@ -37,20 +38,3 @@ class Guesses:
         self._full_at.move_to_end(place)
         if len(self._full_at) > ADDRESSES:
             self._full_at.popitem(last=False)
-
-
-def place_of(address: str) -> str:
-    """What is counted as one caller: an IPv4 address, the /64 of an IPv6 one, or the text where it is neither.
-
-    >>> place_of("2001:db8::7"), place_of("::ffff:10.0.0.1"), place_of("10.0.0.1")
-    ('2001:db8::/64', '10.0.0.1', '10.0.0.1')
-    """
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))

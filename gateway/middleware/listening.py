@@ -10,8 +10,11 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import BadStatusLine, InvalidURLError, LineTooLong
 
 from gateway import metrics
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, ServiceUnavailable
+from gateway.keys import AppKeys
 from gateway.middleware.answers import error_answer
+from gateway.middleware.connection import BoundedConnection
+from gateway.middleware.limits import Limits
 from gateway.middleware.request_id import HEADER, request_id_of
 from gateway.middleware.security_headers import harden
 
@@ -21,7 +24,7 @@ _CLOSE = {"Connection": "close"}
 _SHOWN = 100  # characters of a parser's complaint, which quotes what was sent
 
 
-class _Connection(web.RequestHandler):
+class _Connection(BoundedConnection):
     """aiohttp's connection, with its own plain-text errors worded as everything else is."""
 
     __slots__ = ()
@@ -79,10 +82,12 @@ def _answer(
 
 
 class _Server(web.Server):
-    """Makes a `_Connection` for every connection."""
+    """Makes a `_Connection` for every connection, all within the same limits."""
+
+    limits: Limits
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return _Connection(self, limits=self.limits, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
@@ -104,13 +109,27 @@ class Runner(web.AppRunner):
         made = await super()._make_server()
         handle: Callable[[Any], Any] = made.request_handler
 
+        settings = self.app[AppKeys.SETTINGS]
+        limits = Limits(
+            settings.max_connections_per_address, settings.max_open_requests, exempt=settings.trusted_proxies
+        )
+
         async def outermost(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                limits.enter(request.path)
+            except ServiceUnavailable as problem:
+                problem.headers.update(_CLOSE)  # what is still to come of its body is not worth reading
+                return _answer(request, problem, problem)
             try:
                 answer: web.StreamResponse = await handle(request)
             except web.HTTPExpectationFailed as exc:
                 # aiohttp looks at `Expect` before any middleware.
                 msg = f"Expect is {request.headers.get(hdrs.EXPECT, '')[:_SHOWN]!r}; only 100-continue is known"
                 return _answer(request, GatewayError(msg, status=417, error="Expectation failed", headers=_CLOSE), exc)
+            finally:
+                limits.leave()
             return answer
 
-        return _Server(outermost, request_factory=made.request_factory, **self._kwargs)
+        server = _Server(outermost, request_factory=made.request_factory, **self._kwargs)
+        server.limits = limits
+        return server

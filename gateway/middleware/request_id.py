@@ -20,9 +20,14 @@ _counter = itertools.count(1)
 
 
 def request_id_of(request: web.BaseRequest) -> str:
-    """The caller's id where it is a valid one, else one that no other request has, of this process or another."""
+    """The caller's id where it is a valid one, else a new one."""
     given = request.headers.get(HEADER, "")
-    return given if _VALID.fullmatch(given) else f"{_START}-{os.getpid():x}-{next(_counter):x}"
+    return given if _VALID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    """One that no other request has, of this process or another."""
+    return f"{_START}-{os.getpid():x}-{next(_counter):x}"
 
 
 @web.middleware

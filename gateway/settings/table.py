@@ -76,6 +76,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("ADMIN_ALLOWED_IPS", "", addresses.networks, "addresses and networks that may call /admin"),
     Setting("ADMIN_PORT", None, _port, "a listener of its own for /admin"),
     Setting("TRUSTED_PROXIES", "", addresses.networks, "networks whose X-Forwarded-For is believed"),
+    Setting("MAX_CONNECTIONS_PER_ADDRESS", "1000", _at_least_one, "connections of one address to one listener"),
+    Setting("MAX_OPEN_REQUESTS", "2000", _at_least_one, "requests that one listener answers at once"),
     Setting("UPSTREAM_URL", None, addresses.upstream, "the service this sidecar stands before"),
     Setting("OUTBOUND_ALLOW", "", addresses.outbound, "loopback targets that may be called (127.0.0.1:9000)"),
     Setting("OUTBOUND_DENY", "", addresses.outbound, "networks and names that may never be called"),

@@ -58,6 +58,8 @@ class Settings:
     admin_allowed_ips: tuple[Network, ...]
     admin_port: int | None
     trusted_proxies: tuple[Network, ...]
+    max_connections_per_address: int
+    max_open_requests: int
     upstream_url: str | None
     outbound_allow: tuple[str, ...]
     outbound_deny: tuple[str, ...]
