@@ -11,10 +11,16 @@ from deployments import Deployment
 from test_cli import run
 from test_store import admit, limit, one_claim, outcome, state
 
-from gateway.models import DeadFilter, State, Verdict
+from gateway.models import State, TaskFilter, Verdict
 from gateway.store import Store
+from gateway.store.listing import TaskPage, parse_cursor
 
-ALL = DeadFilter()
+
+def dead(**given: Any) -> TaskFilter:
+    return TaskFilter(client_id="acme", states=frozenset({State.DEAD}), **given)
+
+
+ALL = dead()
 
 
 @pytest.fixture
@@ -30,15 +36,20 @@ async def die(store: Store, status: int = 404, **changes: Any) -> str:
     return task.task_id
 
 
-async def listed(store: Store, wanted: DeadFilter = ALL, limit: int = 500) -> list[str]:
+async def page(store: Store, wanted: TaskFilter, cursor: str | None, limit: int) -> TaskPage:
+    place = None if cursor is None else parse_cursor(cursor)
+    return await store.listing.page(wanted, cursor=place, limit=limit, newest=True)
+
+
+async def listed(store: Store, wanted: TaskFilter = ALL, limit: int = 500) -> list[str]:
     """All pages, newest first."""
     found: list[str] = []
     cursor: str | None = None
     while True:
-        page = await store.dead.page("acme", wanted, cursor=cursor, limit=limit)
-        assert len(page.letters) <= limit
-        found += [letter.view.task_id for letter in page.letters]
-        cursor = page.next_cursor
+        part = await page(store, wanted, cursor, limit)
+        assert len(part.tasks) <= limit
+        found += [task.view.task_id for task in part.tasks]
+        cursor = part.next_cursor
         if cursor is None:
             return found
 
@@ -52,14 +63,13 @@ async def test_pages_join_to_the_whole_list_newest_first(store: Store) -> None:
     ids = [await die(store) for _ in range(25)]
     whole = await listed(store)
     assert sorted(whole) == sorted(ids)
-    died = {
-        letter.view.task_id: letter.view.finished_at or 0
-        for letter in (await store.dead.page("acme", ALL, cursor=None, limit=500)).letters
-    }
+    died = {task.view.task_id: task.view.finished_at or 0 for task in (await page(store, ALL, None, 500)).tasks}
     assert whole == sorted(whole, key=lambda task_id: (died[task_id], task_id), reverse=True)
     assert await listed(store, limit=4) == whole
-    assert await store.dead.purge("acme", DeadFilter(task_id=whole[3])) == 1
-    assert (await store.dead.page("acme", ALL, cursor=whole[2], limit=1)).letters[0].view.task_id == whole[4]
+    cursor = (await page(store, ALL, None, 3)).next_cursor
+    assert await store.steering.all("purge", dead(task_id=whole[3])) == 1
+    assert await store.steering.all("purge", dead(task_id=whole[2])) == 1
+    assert (await page(store, ALL, cursor, 1)).tasks[0].view.task_id == whole[4]
 
 
 async def test_filters_choose_by_error_status_and_time(store: Store) -> None:
@@ -69,12 +79,12 @@ async def test_filters_choose_by_error_status_and_time(store: Store) -> None:
     await until(lambda: now_ms() > dying + 1)  # those before and after are told apart by their milliseconds
     middle = now_ms()
     late = await die(store, 410)
-    assert await listed(store, DeadFilter(error="HTTP 410")) == [late, gone]
-    assert await listed(store, DeadFilter(error="403")) == [forbidden]
-    assert await listed(store, DeadFilter(after=middle)) == [late]
-    assert sorted(await listed(store, DeadFilter(before=middle))) == sorted([gone, forbidden])
-    assert await listed(store, DeadFilter(error="410", before=middle)) == [gone]
-    assert await store.dead.purge("acme", DeadFilter(error="410", before=middle)) == 1
+    assert await listed(store, dead(error="HTTP 410")) == [late, gone]
+    assert await listed(store, dead(error="403")) == [forbidden]
+    assert await listed(store, dead(after=middle)) == [late]
+    assert sorted(await listed(store, dead(before=middle))) == sorted([gone, forbidden])
+    assert await listed(store, dead(error="410", before=middle)) == [gone]
+    assert await store.steering.all("purge", dead(error="410", before=middle)) == 1
     assert sorted(await listed(store)) == sorted([forbidden, late])
     assert await store.tasks.view("acme", gone) is None
 
@@ -83,8 +93,8 @@ async def test_what_is_replayed_is_as_if_just_enqueued(store: Store) -> None:
     """Queued at the end, oldest first, with all its retries; counts and audit agree, and it can die again."""
     ids = [await die(store) for _ in range(3)]
     waiting = await admit(store)
-    assert await store.dead.replay("acme", ALL) == 3
-    assert await store.dead.replay("acme", ALL) == 0
+    assert await store.steering.all("replay", ALL) == 3
+    assert await store.steering.all("replay", ALL) == 0
     assert await listed(store) == []
     usage = await store.windows.usage("acme")
     assert (usage.queued, usage.dead) == (4, 0)
@@ -106,18 +116,18 @@ async def test_hundreds_are_replayed_by_filter(store: Store) -> None:
         chosen.append(await die(store, 410))
         if number % 3 == 0:
             others.append(await die(store, 403))
-    assert await store.dead.replay("acme", DeadFilter(error="410")) == 130
+    assert await store.steering.all("replay", dead(error="410")) == 130
     assert sorted(await listed(store)) == sorted(others)
     assert (await store.windows.usage("acme")).queued == 130
 
 
 async def test_only_the_dead_of_that_client_are_touched(store: Store) -> None:
     """Another client's, or a task that lives, is neither replayed nor purged."""
-    dead, lives = await die(store), await admit(store)
-    for do in (store.dead.replay, store.dead.purge):
-        assert await do("other", DeadFilter(task_id=dead)) == 0
-        assert await do("acme", DeadFilter(task_id=lives)) == 0
-    assert await state(store, dead) == State.DEAD
+    died, lives = await die(store), await admit(store)
+    for action in ("replay", "purge"):
+        assert await store.steering.all(action, TaskFilter(client_id="other", task_id=died)) == 0
+        assert await store.steering.all(action, TaskFilter(client_id="acme", task_id=lives)) == 0
+    assert await state(store, died) == State.DEAD
 
 
 @pytest.fixture
@@ -149,9 +159,15 @@ async def test_an_operator_finds_and_replays(gw: Gateway, target: Target, a_clie
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("", "say whose"),
+        ("client_id=a", "client_id: must be 3 to 64"),
+        ("state=dead", "unknown query parameter"),
+        ("status=abc", "status: must be an HTTP status"),
+        ("min_age=-1", "min_age: must be seconds"),
+        ("order=up", "order: must be newest or oldest"),
+        ("cursor=x", "cursor: must be the next_cursor"),
         ("client_id=acme&after=yesterday", "after: must be an RFC 3339 time"),
         ("client_id=acme&before=2024-01-15T10:30:00", "before: must be an RFC 3339 time"),
+        ("client_id=acme&before=0001-01-01T00:00:00%2B14:00", "before: must be an RFC 3339 time"),
         ("client_id=acme&limit=501", "limit: must be a whole number from 1 to 500"),
         ("client_id=acme&eror=x", "did you mean error?"),
     ],

@@ -107,7 +107,8 @@ async def test_operators_show_and_cancel_any_task(gateway: GatewayFactory, targe
     _, task, _ = await gw.enqueue({"client_id": a_client, "task": {"url": f"{target.url}/x"}})
     path = f"tasks/{task['task_id']}?client_id={a_client}"
     shown = (await gw.admin("GET", f"/admin/{path}"))[1]
-    assert shown == (await gw.call("GET", f"/v1/{path}"))[1]
+    assert shown.items() >= (await gw.call("GET", f"/v1/{path}"))[1].items()
+    assert (shown["method"], shown["url"], shown["history"]) == ("POST", f"{target.url}/x", [])
     assert (await gw.call("GET", f"/admin/{path}"))[0] == 401
     status, cancelled, _ = await gw.admin("DELETE", f"/admin/{path}")
     assert (status, cancelled["state"]) == (200, "cancelled")

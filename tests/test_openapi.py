@@ -94,6 +94,7 @@ def running(tmp_path: Path) -> Iterator[Gateway]:
         yield gateway
 
 
+@pytest.mark.timeout(240)
 def test_what_is_answered_is_what_is_described(running: Gateway, tmp_path: Path) -> None:
     """schemathesis: whatever it sends, no 5xx, no status, type, header or body that the document does not have, and
     what violates a schema is refused. (What one field forbids another is in no schema, so valid ones may be refused.)
@@ -109,7 +110,7 @@ def test_what_is_answered_is_what_is_described(running: Gateway, tmp_path: Path)
         env=plain_environment(),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=220,
         check=False,
     )
     assert told.returncode == 0, told.stdout[-4000:]

@@ -1,28 +1,30 @@
 """`/admin/dead`: what was given up, by client, error and time; looked at, put back on its queue, removed for good."""
 
+from typing import Final
+
+import msgspec
 from aiohttp import web
 
+from gateway.admin.choosing import FILTERS, chosen, filter_of_query, newest_first, paging
 from gateway.admin.journal import note
-from gateway.admin.views import letter_body
+from gateway.admin.views import operators_body
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer
-from gateway.middleware.reading import client_id_of_query, moment, page_limit, query
-from gateway.models import DeadFilter
+from gateway.middleware.reading import client_id_of_query
+from gateway.models import State
+from gateway.store.steering import Action
 
-PAGE = 50
-PAGE_MAX = 500
-_FILTERS = ("client_id", "task_id", "error", "after", "before")
-_LISTING = (*_FILTERS, "limit", "cursor")
+_FILTERS: Final = tuple(name for name in FILTERS if name != "state")
+_LISTING: Final = (*_FILTERS, "order", "limit", "cursor")
 
 
 async def list_dead(request: web.Request) -> web.StreamResponse:
-    """200 with a page, newest first; a page may be short of its limit where few match, and still have a next."""
-    client_id = client_id_of_query(request, _LISTING)
-    limit = page_limit(query(request, "limit", _LISTING), PAGE_MAX) or PAGE
-    cursor = query(request, "cursor", _LISTING)
-    wanted = _wanted(request, _LISTING)
-    page = await request.app[AppKeys.STORE].dead.page(client_id, wanted, cursor=cursor, limit=limit)
-    return json_answer({"tasks": [letter_body(letter) for letter in page.letters], "next_cursor": page.next_cursor})
+    """200 with a page; it may be short of its limit where few match, and still have a next."""
+    wanted = msgspec.structs.replace(chosen(filter_of_query(request, _LISTING)), states=frozenset({State.DEAD}))
+    place, limit = paging(request, _LISTING)
+    newest = newest_first(request, _LISTING)
+    page = await request.app[AppKeys.STORE].listing.page(wanted, cursor=place, limit=limit, newest=newest)
+    return json_answer({"tasks": [operators_body(task) for task in page.tasks], "next_cursor": page.next_cursor})
 
 
 async def replay(request: web.Request) -> web.StreamResponse:
@@ -35,18 +37,12 @@ async def purge(request: web.Request) -> web.StreamResponse:
     return await _do(request, "purge")
 
 
-async def _do(request: web.Request, action: str) -> web.StreamResponse:
+async def _do(request: web.Request, action: Action) -> web.StreamResponse:
     client_id = client_id_of_query(request, _FILTERS)
-    wanted = _wanted(request, _FILTERS)
-    dead = request.app[AppKeys.STORE].dead
-    done = await (dead.replay if action == "replay" else dead.purge)(client_id, wanted)
-    await note(request, f"{action}_dead", client_id, tasks=done)
+    wanted = chosen(filter_of_query(request, _FILTERS))
+    done = await request.app[AppKeys.STORE].steering.all(action, wanted)
+    await note(request, f"{action}_dead", client_id, queue=wanted.queue, tasks=done)
     return json_answer({"client_id": client_id, "tasks": done})
-
-
-def _wanted(request: web.Request, known: tuple[str, ...]) -> DeadFilter:
-    after, before = (moment(name, query(request, name, known)) for name in ("after", "before"))
-    return DeadFilter(query(request, "task_id", known), query(request, "error", known), after, before)
 
 
 ROUTES = (

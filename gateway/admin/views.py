@@ -3,20 +3,35 @@ of an answer nothing that looks like a credential. The task's own client sees it
 
 from typing import Any
 
-from gateway.middleware.answers import task_body
-from gateway.models import DeadLetter, TaskView
+from gateway.middleware.answers import attempt_body, rfc3339, task_body
+from gateway.models import Attempt, TaskDetail
 from gateway.redaction import scrub, shown_url
 
 
-def operators_body(view: TaskView) -> dict[str, Any]:
-    """A task."""
-    body = task_body(view)
-    last = body["last_attempt"]
-    if last is not None and last["body"] is not None:
-        last["body"] = scrub(last["body"])
-    return body
+def operators_body(task: TaskDetail) -> dict[str, Any]:
+    """A task, and what it is to call."""
+    last = task.view.last_attempt
+    return {
+        **task_body(task.view),
+        "last_attempt": None if last is None else _attempt(last),
+        "method": task.method,
+        "url": shown_url(task.url),
+        "labels": list(task.view.labels),
+    }
 
 
-def letter_body(letter: DeadLetter) -> dict[str, Any]:
-    """A dead letter: a task, and what it was to call."""
-    return {**operators_body(letter.view), "method": letter.method, "url": shown_url(letter.url)}
+def detailed_body(task: TaskDetail) -> dict[str, Any]:
+    """The same with its attempts and its own bounds."""
+    return {
+        **operators_body(task),
+        "expires_at": rfc3339(task.expires_at),
+        "timeout": task.timeout,
+        "size": task.size,
+        "max_concurrent": task.bound,
+        "history": [_attempt(attempt) for attempt in task.history],
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    body = attempt_body(attempt)
+    return body if body["body"] is None else {**body, "body": scrub(body["body"])}

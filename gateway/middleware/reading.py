@@ -17,6 +17,8 @@ _JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
 _CURLS_DEFAULT = "application/x-www-form-urlencoded"
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';]+)""", re.IGNORECASE)
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
+MOMENT_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)$"
+_MOMENT = re.compile(MOMENT_PATTERN, re.ASCII)
 
 
 async def read_body(request: web.Request, limit: int) -> bytes:
@@ -125,14 +127,24 @@ def moment(name: str, text: str | None) -> int | None:
     """A query parameter's RFC 3339 time as Unix ms, None where it was not given; 400 for anything else."""
     if text is None:
         return None
-    try:
-        told = datetime.fromisoformat(text)
-    except ValueError:
-        told = None
-    if told is None or told.tzinfo is None:
+    told = parse_moment(text)
+    if told is None:
         msg = f"{name}: must be an RFC 3339 time such as 2024-01-15T10:30:00Z (a + in it as %2B)"
         raise InvalidBody(msg, error="Invalid query")
-    return int(told.astimezone(UTC).timestamp() * 1000)
+    return told
+
+
+def parse_moment(text: str) -> int | None:
+    """An RFC 3339 time as Unix ms, None where it is none.
+
+    >>> parse_moment("2024-01-15T10:30:00+01:00"), parse_moment("2024-01-15"), parse_moment("0001-01-01T00:00:00+14:00")
+    (1705311000000, None, None)
+    """
+    try:
+        told = datetime.fromisoformat(text).astimezone(UTC) if _MOMENT.fullmatch(text) else None
+    except (ValueError, OverflowError):
+        told = None
+    return None if told is None else int(told.timestamp() * 1000)
 
 
 def client_id_of_query(request: web.Request, known: Collection[str] = ("client_id",)) -> str:

@@ -13,6 +13,8 @@ _OPERATE: Final = {
     (hdrs.METH_POST, "/admin/dead/replay"),
     (hdrs.METH_DELETE, "/admin/dead"),
     (hdrs.METH_DELETE, "/admin/tasks/{task_id}"),
+    (hdrs.METH_POST, "/admin/tasks/{task_id}/run"),
+    (hdrs.METH_POST, "/admin/tasks/{task_id}/replay"),
 }
 # A session does what its key may: to log in and out of it every role will do.
 _READ: Final = {(hdrs.METH_POST, "/admin/session"), (hdrs.METH_DELETE, "/admin/session")}

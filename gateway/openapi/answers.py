@@ -265,17 +265,28 @@ class NewClientKey(ClientKey):
     key: Annotated[str, Meta(pattern="^gwk_", description="for the client, which sends it with each request")]
 
 
-class DeadTask(Task, kw_only=True):
-    """A task that was given up, and what it was to call."""
+class OperatorsTask(Task, kw_only=True):
+    """A task, and what it is to call."""
 
     method: str
     url: Annotated[str, Meta(description="without the values of its query")]
+    labels: list[str]
 
 
-class DeadTasks(Struct):
-    """A page of dead letters, newest first."""
+class DetailedTask(OperatorsTask, kw_only=True):
+    """The same with its attempts and its own bounds."""
 
-    tasks: list[DeadTask]
+    expires_at: datetime | None
+    timeout: float
+    size: Annotated[Count, Meta(description="bytes it counts for among what waits")]
+    max_concurrent: Annotated[int | None, Meta(description="its own bound on its client's calls in flight")]
+    history: Annotated[list[TaskAttempt], Meta(description="oldest first, the last 20; earlier ones with less body")]
+
+
+class TaskPage(Struct):
+    """A page of tasks."""
+
+    tasks: list[OperatorsTask]
     next_cursor: Annotated[str | None, Meta(description="null on the last page; a short page may have one")]
 
 

@@ -90,11 +90,10 @@ TASK_ID: Final = Parameter(
 )
 QUEUE: Final[Schema] = {"type": "string", "pattern": f"^$|{QUEUE_PATTERN}"}
 TRUTH: Final[Schema] = {"enum": ["true", "false"]}
-MOMENT: Final[Schema] = {"type": "string", "format": "date-time"}
 
 
-def of_one_task(root: str, *refusals: int) -> tuple[Operation, ...]:
-    """The same for clients and for operators."""
+def of_one_task(root: str, task: Any, detailed: Any, *refusals: int) -> tuple[Operation, ...]:
+    """The same for clients and for operators, who see more of it."""
     path = f"{root}/tasks/{{task_id}}"
     named = (TASK_ID, CLIENT)
     return (
@@ -102,7 +101,7 @@ def of_one_task(root: str, *refusals: int) -> tuple[Operation, ...]:
             "get",
             path,
             "How a task stands",
-            {200: Answer("The task", answers.Task)},
+            {200: Answer("The task", detailed)},
             (400, 404, 503, *refusals),
             named,
         ),
@@ -110,7 +109,7 @@ def of_one_task(root: str, *refusals: int) -> tuple[Operation, ...]:
             "delete",
             path,
             "Cancel a task that has not started",
-            {200: Answer("The task, cancelled", answers.Task)},
+            {200: Answer("The task, cancelled", task)},
             (400, 404, 409, 503, *refusals),
             named,
         ),

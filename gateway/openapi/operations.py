@@ -41,7 +41,7 @@ OPERATIONS: Final = (
         BatchBody,
         limited=True,
     ),
-    *of_one_task("/v1", 401),
+    *of_one_task("/v1", answers.Task, answers.Task, 401),
     Operation(
         "get",
         "/v1/rate-limit",

@@ -1,47 +1,83 @@
-"""What operators do with tasks: those that wait, those that were given up."""
+"""What operators do with tasks: those that wait, those that run, those that have ended."""
 
 from typing import Final
 
-from gateway.admin.dead import PAGE_MAX as DEAD_MAX
+from gateway.admin.choosing import PAGE_MAX, STATES_PATTERN
+from gateway.middleware.reading import MOMENT_PATTERN
 from gateway.openapi import answers
-from gateway.openapi.operation import CLIENT, MOMENT, Answer, Operation, Parameter, of_one_task
+from gateway.openapi.operation import CLIENT, OPTIONAL, QUEUE, TASK_ID, Answer, Operation, Parameter, of_one_task
 
-_DEAD: Final = (
-    CLIENT,
-    Parameter("task_id", {"type": "string"}, "only this one"),
-    Parameter("error", {"type": "string"}, "only those whose reason or error has this in it, or whose status it is"),
-    Parameter("after", MOMENT, "only those that died then or later"),
-    Parameter("before", MOMENT, "only those that died earlier"),
+_MOMENT: Final = {"type": "string", "pattern": f"^$|{MOMENT_PATTERN}"}
+_SECONDS: Final = {"type": "number", "minimum": 0, "maximum": 10**10}
+_TEXT: Final = {"type": "string", "maxLength": 256}
+_ANY_CLIENT: Final = Parameter("client_id", OPTIONAL, "whose; none: all")
+_FILTERS: Final = (
+    Parameter("queue", QUEUE, "only of this queue"),
+    Parameter("task_id", _TEXT, "only this one"),
+    Parameter("host", _TEXT, "only those whose target has this host, with its port or without"),
+    Parameter("status", {"type": "integer", "minimum": 100, "maximum": 999}, "of the last attempt"),
+    Parameter("label", _TEXT, "only those that have it"),
+    Parameter("error", _TEXT, "only those whose reason or error has this in it, or whose status it is"),
+    Parameter("min_age", _SECONDS, "seconds since it was enqueued, at least"),
+    Parameter("max_age", _SECONDS, "seconds since it was enqueued, at most"),
+    Parameter("after", _MOMENT, "only those that ended then or later"),
+    Parameter("before", _MOMENT, "only those that ended earlier"),
+)
+_PAGING: Final = (
+    Parameter("order", {"enum": ["newest", "oldest"]}, "within each client and each group of states; default newest"),
+    Parameter("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}, "tasks a page; default 50"),
+    Parameter("cursor", {"type": "string"}, "the `next_cursor` of the page before"),
+)
+_STATE: Final = Parameter(
+    "state", {"type": "string", "pattern": f"^$|{STATES_PATTERN}"}, "only of these, comma separated; none: all"
 )
 
 STEERING: Final = (
     Operation(
         "get",
-        "/admin/dead",
-        "A client's dead letters, newest first",
-        {200: Answer("A page of them", answers.DeadTasks)},
+        "/admin/tasks",
+        "Tasks of all clients, by filter; a page looks at 2,000 of them at most",
+        {200: Answer("A page of them", answers.TaskPage)},
         (400, 401, 403, 503),
-        (
-            *_DEAD,
-            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": DEAD_MAX}, "tasks a page; default 50"),
-            Parameter("cursor", {"type": "string"}, "the `next_cursor` of the page before"),
-        ),
+        (_ANY_CLIENT, _STATE, *_FILTERS, *_PAGING),
+    ),
+    *of_one_task("/admin", answers.OperatorsTask, answers.DetailedTask, 401, 403),
+    *(
+        Operation(
+            "post",
+            f"/admin/tasks/{{task_id}}/{action}",
+            summary,
+            {200: Answer("The task, queued", answers.OperatorsTask)},
+            (400, 401, 403, 404, 409, 503),
+            (TASK_ID, CLIENT),
+        )
+        for action, summary in (
+            ("run", "Have a scheduled or retrying task start now"),
+            ("replay", "Queue a dead task again, as if it had just been enqueued"),
+        )
+    ),
+    Operation(
+        "get",
+        "/admin/dead",
+        "Dead letters",
+        {200: Answer("A page of them", answers.TaskPage)},
+        (400, 401, 403, 503),
+        (_ANY_CLIENT, *_FILTERS, *_PAGING),
     ),
     Operation(
         "post",
         "/admin/dead/replay",
-        "Queue dead letters again, oldest first, as if they had just been enqueued",
+        "Queue a client's dead letters again, oldest first, as if they had just been enqueued",
         {200: Answer("How many", answers.Done)},
         (400, 401, 403, 503),
-        _DEAD,
+        (CLIENT, *_FILTERS),
     ),
     Operation(
         "delete",
         "/admin/dead",
-        "Remove dead letters for good",
+        "Remove a client's dead letters for good",
         {200: Answer("How many", answers.Done)},
         (400, 401, 403, 503),
-        _DEAD,
+        (CLIENT, *_FILTERS),
     ),
-    *of_one_task("/admin", 401, 403),
 )

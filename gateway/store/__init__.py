@@ -20,18 +20,19 @@ from gateway.store.client_keys import ClientKeys
 from gateway.store.clients import Clients
 from gateway.store.cluster import RedisCluster
 from gateway.store.connection import Deployment, SingleRedis, too_old
-from gateway.store.dead import DeadLetters
 from gateway.store.doorbell import Doorbell
 from gateway.store.durability import seal
 from gateway.store.figures import Figured
 from gateway.store.health import ServerHealth, server_health
 from gateway.store.journal import Journal
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
+from gateway.store.listing import Listing
 from gateway.store.replicas import Replicas
 from gateway.store.scripts import Runner
 from gateway.store.sentinel import RedisSentinel
 from gateway.store.sessions import Sessions
 from gateway.store.signing import SigningSecrets
+from gateway.store.steering import Steering
 from gateway.store.tasks import Tasks
 from gateway.store.tiers import Tiers
 from gateway.store.usage import Usages
@@ -60,7 +61,8 @@ class Store:
         self.client_keys = ClientKeys(api)
         self.signing = SigningSecrets(api)
         self.tasks = Tasks(api, self.clients, settings)
-        self.dead = DeadLetters(api)
+        self.listing = Listing(api)
+        self.steering = Steering(api, self.listing)
         self.replicas = Replicas(api)
         self.journal = Journal(api)
         self.sessions = Sessions(api)

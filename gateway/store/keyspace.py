@@ -158,9 +158,9 @@ class Keyspace:
         """String: a task's record."""
         return self._key(f"task:{task_id}", self.partition(client_id))
 
-    def dead(self, client_id: str) -> str:
-        """Sorted set: a client's dead tasks by when they died, in ms."""
-        return self._key(f"dead:{client_id}", self.partition(client_id))
+    def task_in(self, partition: int, task_id: str) -> str:
+        """A task's record, where it is known of the client only in which partition it is."""
+        return self._key(f"task:{task_id}", partition)
 
     def idempotency(self, client_id: str, key: str) -> str:
         """String: the first task of an idempotency key. Braces are escaped: they would choose the slot."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from gateway.models import Attempt, ClaimedTask, DeadLetter, Outcome, State, TaskDetail, TaskSpec, TaskView, Verdict
+from gateway.models import Attempt, ClaimedTask, Outcome, State, TaskDetail, TaskSpec, TaskView, Verdict
 
 _EARLIER_HEAD = 512  # characters of an answer that others came after
 
@@ -160,12 +160,6 @@ def _history(record: Record) -> list[Attempt]:
 
 def _same(one: Attempt, other: Attempt) -> bool:
     return (one.started_at, one.duration_ms, one.status) == (other.started_at, other.duration_ms, other.status)
-
-
-def dead_letter(task_id: str, packed: bytes) -> DeadLetter:
-    """A dead task as operators see it."""
-    record = _decode(packed)
-    return DeadLetter(view(task_id, packed, running=False), record.method, record.url)
 
 
 def view(task_id: str, packed: bytes, *, running: bool) -> TaskView:
