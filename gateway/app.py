@@ -32,10 +32,10 @@ from gateway.api import health
 from gateway.api.routes import client_routes
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.egress import EgressGuard
-from gateway.dispatch.hosts import literal_address
 from gateway.dispatch.sender import HttpSender
 from gateway.dispatch.traced import TracedSender
 from gateway.dispatch.upkeep import Upkeep
+from gateway.exposure import exposures
 from gateway.keys import AppKeys
 from gateway.middleware.chains import ADMIN, app_chain
 from gateway.middleware.contracts import Dispatching, TargetCheck
@@ -145,7 +145,8 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     folder = os.environ.get(_MULTIPROCESS)
     metrics.configure(settings.metrics_max_clients, Path(folder) if folder else None)
-    _warn(settings)
+    for opened in exposures(settings):
+        log.warning(opened.event, message=opened.message)
     # Beats until the very end: the parent must not take a drain for a freeze.
     beat = asyncio.create_task(heartbeat())
     try:
@@ -168,21 +169,6 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-
-
-def _warn(settings: Settings) -> None:
-    if not settings.has_admin_keys and settings.role != "dispatcher":
-        log.warning(
-            "admin_without_key",
-            message="neither ADMIN_API_KEY nor ADMIN_KEYS is set: /admin is open to loopback and ADMIN_ALLOWED_IPS",
-        )
-    address = literal_address(settings.host)
-    outside = settings.host != "localhost" and not (address is not None and address.is_loopback)
-    if outside and not settings.require_client_key and not settings.admin_only and settings.role != "dispatcher":
-        log.warning(
-            "clients_without_key",
-            message=f"HOST is {settings.host}, REQUIRE_CLIENT_KEY off: who gets here speaks for clients without a key",
-        )
 
 
 @contextlib.asynccontextmanager

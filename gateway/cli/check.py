@@ -21,6 +21,7 @@ from redis.exceptions import (
 from gateway import redaction
 from gateway.cli.output import FAILED, Json
 from gateway.cli.serve import with_settings_flags
+from gateway.exposure import exposures
 from gateway.settings import Settings, SettingsError
 from gateway.store.embedded import EmbeddedError, find_binary
 
@@ -60,6 +61,7 @@ def examine(flags: dict[str, str]) -> Iterator[Finding]:
     redaction.protect(settings.secrets)
     yield Finding("settings", "ok", "valid")
     yield from (Finding("settings", "warning", warning) for warning in settings.warnings)
+    yield from (Finding("exposure", "warning", opened.message) for opened in exposures(settings))
     if settings.redis_url is None:
         yield _embedded(settings)
         return

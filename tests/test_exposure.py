@@ -1,0 +1,93 @@
+"""Safe without reading anything; and whatever opens something says so at the start."""
+
+import re
+from pathlib import Path
+
+import pytest
+from as_user import Gateway, free_port
+
+from gateway.exposure import exposures
+from gateway.settings import Settings
+
+KEY = {"ADMIN_API_KEY": "a-key-of-the-test"}
+OUTSIDE = {"HOST": "0.0.0.0", "REQUIRE_CLIENT_KEY": "true", "ADMIN_ALLOWED_IPS": "10.0.0.0/8", **KEY}
+
+
+def opened(env: dict[str, str]) -> list[str]:
+    return [exposure.event for exposure in exposures(Settings.load(env))]
+
+
+def test_the_defaults_open_nothing_but_admin_on_loopback() -> None:
+    """With nothing set only this machine gets in, and the log says that /admin asks it for no key."""
+    settings = Settings.load({})
+    assert [exposure.event for exposure in exposures(settings)] == ["admin_without_key"]
+    assert settings.host == "127.0.0.1"
+    assert settings.outbound_allow == ()
+    assert settings.embedded_redis_port is settings.outbound_proxy is settings.legacy_client_id is None
+
+
+@pytest.mark.parametrize(
+    ("env", "event", "named"),
+    [
+        ({"HOST": "0.0.0.0"}, "listening_in_the_clear", "HOST"),
+        ({"HOST": "::"}, "listening_in_the_clear", "HOST"),
+        ({"HOST": "gateway.internal"}, "listening_in_the_clear", "HOST"),
+        ({"HOST": "0.0.0.0"}, "clients_without_key", "REQUIRE_CLIENT_KEY"),
+        ({"HOST": "0.0.0.0", "LEGACY_CLIENT_ID": "legacy"}, "requests_without_client", "LEGACY_CLIENT_ID"),
+        ({}, "admin_without_key", "ADMIN_API_KEY"),
+        ({"HOST": "0.0.0.0"}, "admin_without_key", "ADMIN_API_KEY"),
+        ({"HOST": "0.0.0.0", **KEY}, "admin_from_anywhere", "ADMIN_ALLOWED_IPS"),
+        ({"ADMIN_ALLOWED_IPS": "0.0.0.0/0"}, "admin_from_anywhere", "ADMIN_ALLOWED_IPS"),
+        ({"ADMIN_ALLOWED_IPS": "10.0.0.0/8,::/0", **KEY}, "admin_from_anywhere", "ADMIN_ALLOWED_IPS"),
+        ({"TRUSTED_PROXIES": "0.0.0.0/0"}, "anybody_is_a_trusted_proxy", "TRUSTED_PROXIES"),
+        ({"OUTBOUND_ALLOW": "127.0.0.1"}, "loopback_is_open", "OUTBOUND_ALLOW"),
+        ({"OUTBOUND_ALLOW": "api.example:80,127.0.0.0/8"}, "loopback_is_open", "OUTBOUND_ALLOW"),
+        ({"OUTBOUND_ALLOW": "localhost"}, "loopback_is_open", "OUTBOUND_ALLOW"),
+        ({"OUTBOUND_ALLOW": "::1"}, "loopback_is_open", "OUTBOUND_ALLOW"),
+        ({"OUTBOUND_ALLOW": "0.0.0.0/0"}, "loopback_is_open", "OUTBOUND_ALLOW"),
+        ({"OUTBOUND_PROXY": "http://proxy:3128"}, "proxy_resolves_names", "OUTBOUND_PROXY"),
+        ({"EMBEDDED_REDIS_PORT": "7000"}, "embedded_redis_has_a_port", "EMBEDDED_REDIS_PORT"),
+        ({"REDIS_URL": "redis://:pw@cache:6379"}, "redis_in_the_clear", "rediss://"),
+        ({"REDIS_ADDR": "cache:6379"}, "redis_without_password", "password"),
+        ({"REDIS_URL": "redis+sentinel://:pw@10.0.0.1,10.0.0.2/main"}, "redis_in_the_clear", "rediss://"),
+    ],
+)
+def test_what_opens_something_says_so(env: dict[str, str], event: str, named: str) -> None:
+    """Each setting that opens has an event of its own, whose message names it."""
+    found = [exposure for exposure in exposures(Settings.load(env)) if exposure.event == event]
+    assert len(found) == 1, opened(env)
+    assert named in found[0].message
+    assert "pw" not in found[0].message
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        KEY,
+        {"HOST": "::1", **KEY},
+        {"HOST": "localhost", **KEY},
+        {"OUTBOUND_ALLOW": "127.0.0.1:9000,[::1]:9000,localhost:9000,10.0.0.0/8,api.example", **KEY},
+        {"REDIS_URL": "rediss://:pw@cache:6379", **KEY},
+        {"REDIS_URL": "redis://127.0.0.1:6379", **KEY},
+        {"REDIS_URL": "unix:///run/redis.sock", **KEY},
+        {"TRUSTED_PROXIES": "10.0.0.0/8", "ADMIN_ALLOWED_IPS": "10.0.0.0/8,fd00::/16", **KEY},
+    ],
+)
+def test_what_opens_nothing_is_quiet(env: dict[str, str]) -> None:
+    """No warning where there is nothing to warn of, or nobody reads the others."""
+    assert opened(env) == []
+
+
+def test_a_gateway_that_is_reached_from_outside_is_quiet_once_it_is_closed() -> None:
+    """Keys for clients and operators and their networks leave but the missing TLS to be told."""
+    assert opened(OUTSIDE) == ["listening_in_the_clear"]
+
+
+def test_a_real_start_says_what_it_opens(tmp_path: Path) -> None:
+    """The sentences are in the log of a process that starts, as warnings, before it listens."""
+    with Gateway(tmp_path, OUTBOUND_ALLOW="127.0.0.1", EMBEDDED_REDIS_PORT=str(free_port())):
+        pass
+    log = (tmp_path / "gateway.log").read_text()
+    for event in ("admin_without_key", "loopback_is_open", "embedded_redis_has_a_port"):
+        assert re.search(rf'"level":"WARNING","event":"{event}","message":"[A-Za-z]', log), event
+        assert log.index(event) < log.index('"listening"')
