@@ -6,7 +6,7 @@ import orjson
 import typer
 
 from gateway import __version__
-from gateway.cli import audit, check, clients, dead, doctor, keys, overview, serve, signing, tasks, tiers
+from gateway.cli import audit, check, clients, dead, doctor, keys, overview, serve, signing, stats, tasks, tiers
 
 app = typer.Typer(
     name="gateway",
@@ -23,6 +23,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(signing.app, name="signing")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(tiers.app, name="tiers")
+app.command("stats")(stats.stats)
+app.command("top")(stats.top)
 app.command("replicas")(overview.replicas)
 app.command("audit")(audit.audit)
 app.command("check")(check.check)
