@@ -224,7 +224,9 @@ async def _make_dispatcher(
 ) -> Dispatcher:
     max_in_flight = _calls_at_once(settings.max_in_flight)
     sender = await stack.enter_async_context(
-        HttpSender(guard, max_in_flight, settings.outbound_proxy, keys=store.signing.keys)
+        HttpSender(
+            guard, max_in_flight, settings.outbound_proxy, keys=store.signing.keys, hosts=store.clients.allowed_hosts
+        )
     )
     upkeep = await stack.enter_async_context(Upkeep(store.claims, store.audit, settings.lease_seconds))
     return Dispatcher(

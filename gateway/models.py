@@ -25,12 +25,12 @@ class RateLimit(msgspec.Struct, frozen=True):
     requests_per_min: int
 
 
-class Client(msgspec.Struct, frozen=True, kw_only=True):
+class Client(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A client's settings, as `client_config:{id}` keeps them and the operators' API shows them.
 
     ``rate_limit`` is filled in; ``source`` says whether it is the client's own ("client") or its tier's ("tier"), in
     which case `gateway.store.clients` replaces it with the tier's present one on every read. ``allowed_queues`` of
-    None means all.
+    None means all. ``allowed_hosts``, entries of `gateway.dispatch.allowed`, is there only where it is set.
     """
 
     client_id: str
@@ -41,6 +41,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     source: Literal["client", "tier"]
+    allowed_hosts: tuple[str, ...] | None = None
 
 
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -155,7 +155,9 @@ async def gateway(store_url: str) -> AsyncIterator[GatewayFactory]:
             dispatcher = None
             if dispatch:
                 sender = await stack.enter_async_context(
-                    HttpSender(guard, settings.max_in_flight, keys=store.signing.keys)
+                    HttpSender(
+                        guard, settings.max_in_flight, keys=store.signing.keys, hosts=store.clients.allowed_hosts
+                    )
                 )
                 upkeep = await stack.enter_async_context(Upkeep(store.claims, store.audit, settings.lease_seconds))
                 dispatcher = await stack.enter_async_context(

@@ -18,6 +18,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 LOOPBACK = ["127.0.0.0/8", "::1"]
+NOT_ALLOWED = "target not allowed: host that the client's allowed_hosts do not name"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 

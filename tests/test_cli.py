@@ -132,7 +132,7 @@ async def test_set_get_delete(admin: Imitation) -> None:
     ran = await run("clients", "get", "one-client", env=admin.env)
     assert ran.code == 0
     row = ran.out.splitlines()[-1].split()
-    assert row == ["one-client", "premium", "7", "70", "client", "a,", "b", "no", "2024-01-15T10:30:00Z"]
+    assert row == ["one-client", "premium", "7", "70", "client", "a,", "b", "all", "no", "2024-01-15T10:30:00Z"]
     ran = await run("clients", "delete", "one-client", env=admin.env)
     assert (ran.code, ran.out) == (0, "deleted one-client\n")
     assert not admin.clients

@@ -10,10 +10,12 @@ from conftest import until
 from raw_http import a_task
 from topologies import valkey_server
 
+from gateway import metrics
 from gateway.dispatch import hosts
 from gateway.dispatch.egress import EgressGuard, TargetRefused
 from gateway.dispatch.sender import HttpSender
 from gateway.errors import StoreUnavailable
+from gateway.models import Verdict
 from gateway.settings import Settings
 from gateway.store import open_store
 from gateway.store.batching import CommandError
@@ -54,6 +56,17 @@ def test_docstring_examples_hold() -> None:
         "64:ff9b::a9fe:a9fe",
         "2002:a9fe:a9fe::1",
         "::a9fe:a9fe",
+        "::ffff:0:a9fe:a9fe",
+        "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b:1:a9fe:a9:fe00::",
+        "64:ff9b:1:a9:fe:a9fe::",
+        "64:ff9b:1:0:a9:fea9:fe00:0",
+        "2001:db8::5efe:a9fe:a9fe",
+        "2001:db8::200:5efe:a9fe:a9fe",
+        "2001:0:a9fe:a9fe::1",
+        "2001:0:808:808::5601:5601",
+        "192.0.0.192",
+        "fd00:ec2::23",
     ],
 )
 def test_always_refused(address: str) -> None:
@@ -81,6 +94,20 @@ def test_always_refused(address: str) -> None:
         "１２７.0.0.1",
         "127。0。0。1",
         "user:pw@127.0.0.1",
+        "127.0.0.1..",
+        "0x7F.0x0.0x0.0x1",
+        "0x7f.0.1",
+        "127.1.",
+        "[0:0:0:0:0:ffff:127.0.0.1]",
+        "[::127.0.0.1]",
+        "[::ffff:0:127.0.0.1]",
+        "[64:ff9b:1::7f00:1]",
+        "[2001:0:7f00:1::]",
+        "①②⑦.0.0.1",
+        "127．0．0．1",
+        "127｡0.0.1",
+        "%31%32%37.0.0.1",
+        "127%2e0.0.1",
     ],
 )
 def test_loopback_in_any_notation(host: str) -> None:
@@ -193,6 +220,62 @@ def test_what_is_own_by_now_is_never_dialled() -> None:
             guard.check_proxied(host, port)
     guard.check_proxied("node.test", 7001)
     guard.check_proxied("10.1.2.3", 6379)
+
+
+def test_redis_is_refused_on_every_address_of_its_machine() -> None:
+    """A Redis that is configured on loopback may listen on the other addresses of this machine too; other ports are not
+    its own, nor are other machines."""
+    for redis in ("127.0.0.1", "::1", "localhost"):
+        guard = EgressGuard(["127.0.0.0/8", "::1"], own=[(redis, 6379)])
+        assert not dials(guard, "127.0.0.1", 6379)
+        assert guard.check_literal("http://127.0.0.1:6379/") is not None
+        assert dials(guard, "127.0.0.1", 6380)
+        assert dials(guard, "192.0.2.1", 6379)
+    assert not dials(EgressGuard(["127.0.0.0/8"], own=[("127.0.0.1", 6379)]), "127.0.0.2", 6379)
+    named = EgressGuard(["127.0.0.0/8"], own=[("redis.test", 6379)])
+    with pytest.raises(TargetRefused, match="its Redis"):
+        named.check_dial("127.0.0.2", 6379, "alias.test", ["127.0.0.1"])
+
+
+def test_behind_a_proxy_names_of_metadata_and_loopback_stay_closed() -> None:
+    """What the proxy would resolve to its own loopback is called directly, and so judged; cloud metadata is refused by
+    its names."""
+    guard = EgressGuard(["0.0.0.0/0"])
+    for host in ("metadata.google.internal", "METADATA.", "instance-data.ec2.internal"):
+        with pytest.raises(TargetRefused, match="metadata"):
+            guard.check_proxied(host, 80)
+    for host in ("localhost", "a.localhost.", "localhost.localdomain", "ip6-localhost", "127.1"):
+        assert guard.is_local(host, 80), host
+    assert not guard.is_local("notlocalhost", 80)
+
+
+def test_what_is_refused_at_enqueue_is_counted_by_its_kind() -> None:
+    """Each time, also where the origin was judged before."""
+    metrics.configure(10, None)
+    guard = EgressGuard([], False, deny=["billing.internal"])
+    urls = [
+        "http://127.0.0.1/",
+        "http://127.0.0.1/",
+        "http://10.0.0.1/",
+        "http://billing.internal/",
+        "http://fine.test/",
+    ]
+    for url in urls:
+        guard.check_literal(url)
+    told = metrics.render()[0].decode()
+    for kind, count in (("loopback", 2), ("private", 1), ("denied", 1)):
+        assert f'gateway_egress_refused_total{{reason="{kind}",stage="enqueue"}} {count}.0' in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://a.test/", "file:///etc/passwd", "gopher://127.0.0.1:6379/_FLUSHALL", "//a.test/", "unix:///run/x.sock"],
+)
+async def test_only_http_leaves_the_gateway(url: str) -> None:
+    """Any other scheme is refused by the sender too, whoever let it pass."""
+    async with HttpSender(EgressGuard(), 1) as sender:
+        outcome = await sender.send(a_task(url), 5)
+    assert (outcome.verdict, outcome.attempt.status) == (Verdict.REFUSED, None)
 
 
 async def test_nodes_of_a_cluster_are_never_called(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trustme
-from raw_http import LOOPBACK, OK, a_task, read_request, resolving, send, serving, target, tls_contexts
+from raw_http import LOOPBACK, NOT_ALLOWED, OK, a_task, read_request, resolving, send, serving, target, tls_contexts
 
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.http import client, resolver
@@ -84,6 +84,71 @@ async def test_a_name_is_judged_by_the_address_it_has_now(monkeypatch: pytest.Mo
             assert (await send(mapped, EgressGuard())).verdict is Verdict.REFUSED
 
 
+async def test_the_dial_judges_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is allowed only by its address is called only at an allowed one, also where a connection to another
+    is open already, whatever it resolved to before; a name that is listed is called wherever it is."""
+    lists: dict[str, tuple[str, ...] | None] = {
+        "anyone": None,
+        "by-network": ("127.0.0.2/32", "other.test"),
+        "by-name": ("a.test",),
+        "elsewhere": ("b.test", "*.a.test"),
+    }
+
+    async def hosts(client_id: str) -> tuple[str, ...] | None:
+        return lists[client_id]
+
+    async with target() as server, HttpSender(EgressGuard(LOOPBACK), 8, hosts=hosts) as sender:
+
+        async def call(client_id: str, host: str = "a.test") -> str:
+            return (await sender.send(a_task(f"http://{host}:{server.port}/", client_id=client_id), 5)).reason
+
+        resolving(monkeypatch, {"a.test": ["127.0.0.1"], "b.test": ["127.0.0.1"]})
+        assert await call("anyone") == "http 200"
+        assert await call("by-network") == NOT_ALLOWED, "the open connection is not for it"
+        assert await call("by-network", "127.0.0.1") == NOT_ALLOWED
+        assert await call("by-name") == "http 200"
+        assert await call("by-name", "b.test") == NOT_ALLOWED
+        assert await call("elsewhere") == NOT_ALLOWED
+        assert await call("elsewhere", "b.test") == "http 200"
+        assert (len(server.requests), server.connections) == (3, 2)
+
+
+async def test_a_name_that_changes_between_judging_and_dialling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS rebinding: an attempt asks once, and what it judges is what it dials, so an answer that turns to loopback
+    afterwards reaches nothing; the next attempt judges anew."""
+    async with target() as allowed, target() as secret:
+        known = {"rebound.test": ["127.0.0.2"]}
+        asked = resolving(monkeypatch, known)
+        guard = EgressGuard([f"127.0.0.2:{secret.port}", f"127.0.0.1:{allowed.port}"])
+        dialled: list[str] = []
+        check = guard.check_dial
+
+        def rebinding(address: str, *rest: Any) -> None:
+            check(address, *rest)
+            dialled.append(address)
+            known["rebound.test"] = ["127.0.0.1"]
+
+        monkeypatch.setattr(guard, "check_dial", rebinding)
+        url = f"http://rebound.test:{secret.port}/"
+        assert (await send(url, guard)).reason == "connection refused", "nobody listens on 127.0.0.2"
+        assert (asked, dialled) == (["rebound.test"], ["127.0.0.2"])
+        outcome = await send(url, guard)
+        assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, "target not allowed: loopback address")
+        assert (secret.requests, dialled) == ([], ["127.0.0.2"])
+
+
+async def test_a_redirect_to_what_is_not_allowed_is_not_followed() -> None:
+    """The target's word does not move the gateway: one request, no second dial."""
+    async with target() as secret:
+        for location in (f"{secret.url}/", "http://169.254.169.254/latest/meta-data/"):
+            head = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+            async with target(head.encode()) as server:
+                outcome = await send(f"{server.url}/", EgressGuard([f"127.0.0.1:{server.port}"]))
+                assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, "http 307")
+                assert len(server.requests) == 1
+        assert secret.requests == []
+
+
 async def test_redis_is_refused_under_every_name_and_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Redis that is configured by a name is also refused by its address, by another name, and after it moved."""
     async with target() as server:
@@ -95,6 +160,10 @@ async def test_redis_is_refused_under_every_name_and_address(monkeypatch: pytest
                 reason = "target not allowed: listener of the gateway itself or its Redis"
                 assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, reason), host
         resolving(monkeypatch, {"redis.test": ["127.0.0.9"], "alias.test": ["127.0.0.1"]})
+        assert (await send(f"http://alias.test:{server.port}/", guard)).verdict is Verdict.REFUSED, (
+            "it is on this machine"
+        )
+        resolving(monkeypatch, {"redis.test": ["192.0.2.9"], "alias.test": ["127.0.0.1"]})
         assert (await send(f"http://alias.test:{server.port}/", guard)).verdict is Verdict.DELIVERED
         resolving(monkeypatch, {"alias.test": ["127.0.0.1"]})
         assert (await send(f"http://alias.test:{server.port}/", guard)).verdict is Verdict.DELIVERED

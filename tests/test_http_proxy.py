@@ -5,7 +5,7 @@ from base64 import b64encode
 
 import pytest
 import trustme
-from raw_http import OK, a_task, read_request, resolving, send, serving, target, tls_contexts
+from raw_http import NOT_ALLOWED, OK, a_task, read_request, resolving, send, serving, target, tls_contexts
 
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.sender import HttpSender
@@ -128,6 +128,19 @@ async def test_the_egress_rule_before_a_proxy() -> None:
         assert proxy.heads == []
         assert len(server.requests) == 2
     assert (await send("http://far.test/", proxy=url)).reason == "connection refused"
+
+
+async def test_behind_a_proxy_only_names_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which address a proxy will find is not known, so a name that only a network may allow is not called."""
+    async with target() as proxy:
+
+        async def hosts(_: str) -> tuple[str, ...]:
+            return ("named.test", "10.0.0.0/8")
+
+        async with HttpSender(EgressGuard(), 8, proxy.url, hosts=hosts) as sender:
+            for host, reason in (("named.test", "http 200"), ("other.test", NOT_ALLOWED), ("10.0.0.9", "http 200")):
+                assert (await sender.send(a_task(f"http://{host}/"), 5)).reason == reason
+            assert (await sender.send(a_task("http://11.0.0.9/"), 5)).reason == NOT_ALLOWED
 
 
 async def test_environment_proxies_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

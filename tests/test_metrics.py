@@ -64,7 +64,7 @@ def test_every_metric_has_its_name() -> None:
     metrics.usage_lost(4)
     metrics.invariant_violated("depth")
     metrics.override("refused")
-    metrics.egress_refused()
+    metrics.egress_refused("loopback", "dial")
     found = samples()
     expected = {
         ("tasks_enqueued_total", ("acme", "default")): 1,
@@ -103,7 +103,7 @@ def test_every_metric_has_its_name() -> None:
         ("gateway_invariant_violations_total", ("depth",)): 1,
         ("gateway_invariant_violations_total", ("lanes",)): 0,
         ("gateway_overrides_total", ("refused",)): 1,
-        ("gateway_egress_refused_total", ()): 1,
+        ("gateway_egress_refused_total", ("loopback", "dial")): 1,
     }
     assert {key: found.get(key) for key in expected} == expected
     assert any(name == "gateway_build_info" for name, _ in found)

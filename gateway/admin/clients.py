@@ -10,6 +10,7 @@ from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
 from gateway.admin.journal import note
+from gateway.dispatch.allowed import wrong_entry
 from gateway.errors import InvalidBody, NotFound
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer, limit_body
@@ -26,10 +27,12 @@ from gateway.models import CLIENT_ID_PATTERN, DEFAULT_TIER, QUEUE_PATTERN, Clien
 from gateway.store.clients import UnreadableClient
 
 PAGE_MAX = 1000
+HOSTS_MAX = 100
 
 Number = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 # The pattern as msgspec applies it; and as JSON Schema has it, where `$` is the very end.
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, extra_json_schema={"pattern": QUEUE_PATTERN})]
+Host = Annotated[str, Meta(min_length=1, max_length=300)]
 Ignored = Annotated[Any, Meta(description="ignored, so that what `get` answers can be posted back")]
 
 
@@ -54,6 +57,14 @@ class SetBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     allowed_queues: Annotated[
         tuple[Name, ...] | UnsetType | None, Meta(description="null or empty: all", examples=[["default"]])
     ] = UNSET
+    allowed_hosts: Annotated[
+        Annotated[tuple[Host, ...], Meta(min_length=1, max_length=HOSTS_MAX)] | UnsetType | None,
+        Meta(
+            description="hosts that its tasks may call: names, `*.` and a name, addresses, networks, each with a port "
+            "or without; null: all",
+            examples=[["api.example.com"]],
+        ),
+    ] = UNSET
     enabled: Annotated[bool | None, Meta(description="a disabled client's new requests are 401")] = None
     created_at: Ignored = None
     updated_at: Ignored = None
@@ -75,6 +86,9 @@ async def set_client(request: web.Request) -> web.StreamResponse:
         raise InvalidBody(msg, error="client_id is required")
     if not is_client_id(body.client_id):
         message = f"$.client_id: {CLIENT_ID_FORMAT}"
+        raise InvalidBody(message)
+    if body.allowed_hosts is not UNSET and (wrong := wrong_entry(body.allowed_hosts or ())) is not None:
+        message = f"$.allowed_hosts[{wrong[0]}]: {wrong[1]}"
         raise InvalidBody(message)
     change = merge(body, body.client_id, request.app[AppKeys.STORE].tiers.current)
     before: list[Client | None] = []
@@ -103,6 +117,7 @@ def merge(body: SetBody, client_id: str, tiers: Mapping[str, RateLimit]) -> Call
             raise InvalidBody(message)
         kept = None if old is None else old.allowed_queues
         queues = kept if body.allowed_queues is UNSET else (body.allowed_queues or None)
+        hosts = None if old is None else old.allowed_hosts
         enabled = old is None or old.enabled
         return Client(
             client_id=client_id,
@@ -113,6 +128,7 @@ def merge(body: SetBody, client_id: str, tiers: Mapping[str, RateLimit]) -> Call
             created_at=now if old is None else old.created_at,
             updated_at=now,
             source="tier" if own is None else "client",
+            allowed_hosts=hosts if body.allowed_hosts is UNSET else body.allowed_hosts,
         )
 
     return change
@@ -190,8 +206,8 @@ async def delete_client(request: web.Request) -> web.StreamResponse:
 
 
 def client_body(client: Client) -> dict[str, Any]:
-    """A client as the API shows it."""
-    return {
+    """A client as the API shows it; what is not set goes unmentioned but in the fields that every client has."""
+    body: dict[str, Any] = {
         "client_id": client.client_id,
         "tier": client.tier,
         "rate_limit": limit_body(client.rate_limit),
@@ -201,6 +217,9 @@ def client_body(client: Client) -> dict[str, Any]:
         "updated_at": client.updated_at.astimezone(UTC),
         "source": client.source,
     }
+    if client.allowed_hosts is not None:
+        body["allowed_hosts"] = list(client.allowed_hosts)
+    return body
 
 
 def _truth(name: str, text: str) -> bool:

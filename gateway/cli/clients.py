@@ -19,7 +19,7 @@ ClientId = Annotated[str, typer.Argument(metavar="ID", help="client id")]
 Queue = Annotated[str | None, typer.Option(help="only this queue; all of them unless given", show_default=False)]
 Enabled = Annotated[bool | None, typer.Option("--enabled/--disabled", show_default=False)]
 
-_COLUMNS = ("client", "tier", "max_concurrent", "requests_per_min", "source", "queues", "enabled", "updated")
+_COLUMNS = ("client", "tier", "max_concurrent", "requests_per_min", "source", "queues", "hosts", "enabled", "updated")
 _FIGURES = ("client", "paused", "admitted", "in_flight", "queued", "oldest", "scheduled", "dead")
 # Refusals that every further line would meet too.
 _HOPELESS = {None, 401, 403, 404, 405}
@@ -73,6 +73,7 @@ def set_client(
     requests_per_min: Annotated[int | None, typer.Option(help="its own limit: requests a minute")] = None,
     enabled: Enabled = None,
     queues: Annotated[str | None, typer.Option(metavar="a,b", help="the queues it may use; empty: all")] = None,
+    hosts: Annotated[str | None, typer.Option(metavar="a,b", help="the hosts its tasks may call; empty: all")] = None,
     tier_limits: Annotated[bool, typer.Option("--tier-limits", help="drop its own limits, go by the tier's")] = False,
     as_json: Json = False,
 ) -> None:
@@ -92,6 +93,8 @@ def set_client(
         body["enabled"] = enabled
     if queues is not None:
         body["allowed_queues"] = [queue.strip() for queue in queues.split(",") if queue.strip()] or None
+    if hosts is not None:
+        body["allowed_hosts"] = [host.strip() for host in hosts.split(",") if host.strip()] or None
     with AdminApi() as api:
         _show(api.call("PUT", "/admin/clients/set", body=body), as_json=as_json)
 
@@ -221,6 +224,7 @@ def _row(client: dict[str, Any]) -> tuple[str, ...]:
         str(limit["requests_per_min"]),
         client["source"],
         ", ".join(client["allowed_queues"] or ()) or "all",
+        ", ".join(client.get("allowed_hosts", ())) or "all",
         "yes" if client["enabled"] else "no",
         client["updated_at"],
     )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from gateway.cli.output import Misused
 from gateway.parsing import boolean
 
-COLUMNS = ("client_id", "tier", "max_concurrent", "requests_per_min", "enabled", "allowed_queues")
+COLUMNS = ("client_id", "tier", "max_concurrent", "requests_per_min", "enabled", "allowed_queues", "allowed_hosts")
 
 
 class Entry(NamedTuple):
@@ -100,6 +100,8 @@ def _from_row(place: str, cells: dict[str, str]) -> Entry:
         return Entry(place, None, str(problem))
     if "allowed_queues" in given:
         body["allowed_queues"] = given["allowed_queues"].replace(";", " ").replace(",", " ").split()
+    if "allowed_hosts" in given:
+        body["allowed_hosts"] = given["allowed_hosts"].replace(";", " ").replace(",", " ").split()
     return Entry(place, body)
 
 

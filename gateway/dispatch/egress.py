@@ -3,10 +3,13 @@ for the address really dialled, since a name may resolve to anything at any mome
 connection.
 """
 
+import enum
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable
 
+from gateway import metrics
+from gateway.dispatch.allowed import AllowedHosts, allowed_hosts
 from gateway.dispatch.hosts import (
     IPAddress,
     IPNetwork,
@@ -23,36 +26,60 @@ from gateway.dispatch.hosts import (
 _ORIGIN = re.compile(r"[^/?#]*//[^/?#]{1,255}")  # all of a URL that says where it leads
 _REMEMBERED = 4096  # origins judged
 
-_NEVER: tuple[tuple[str, tuple[IPNetwork, ...]], ...] = (
+
+class Kind(enum.StrEnum):
+    """Why a target is refused: the value in words, for people, the name in metrics."""
+
+    METADATA = "cloud metadata address"
+    LINK_LOCAL = "link-local address"
+    MULTICAST = "multicast address"
+    UNSPECIFIED = "unspecified address"
+    BROADCAST = "broadcast address"
+    LOOPBACK = "loopback address"
+    PRIVATE = "private address"
+    DENIED = "denied address"
+    OWN = "listener of the gateway itself or its Redis"
+    CLIENT = "host that the client's allowed_hosts do not name"
+    MALFORMED = "not an IP address"
+
+
+def _networks(*texts: str) -> tuple[IPNetwork, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+_NEVER: tuple[tuple[Kind, tuple[IPNetwork, ...]], ...] = (
     (
-        "cloud metadata address",
-        tuple(
-            ipaddress.ip_network(net)
-            for net in (
-                "169.254.169.254",
-                "100.100.100.200",
-                "168.63.129.16",
-                "fd00:ec2::254",
-                "fd20:ce::254",
-            )
+        Kind.METADATA,
+        _networks(
+            "169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "fd00:ec2::23",
+            "fd00:ec2::254",
+            "fd20:ce::254",
         ),
     ),
-    ("link-local address", (ipaddress.ip_network("169.254.0.0/16"), ipaddress.ip_network("fe80::/10"))),
-    ("multicast address", (ipaddress.ip_network("224.0.0.0/4"), ipaddress.ip_network("ff00::/8"))),
+    (Kind.LINK_LOCAL, _networks("169.254.0.0/16", "fe80::/10")),
+    (Kind.MULTICAST, _networks("224.0.0.0/4", "ff00::/8")),
     # All of 0/8 means "this host" on one system or another.
-    ("unspecified address", (ipaddress.ip_network("0.0.0.0/8"), ipaddress.ip_network("::/128"))),
-    ("broadcast address", (ipaddress.ip_network("255.255.255.255"),)),
+    (Kind.UNSPECIFIED, _networks("0.0.0.0/8", "::/128")),
+    (Kind.BROADCAST, _networks("255.255.255.255")),
 )
+# Behind a proxy a name is all there is to judge by.
+_METADATA_NAMES = frozenset(
+    {"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
+)
+_LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 _WILDCARDS = (str(ipaddress.IPv4Address(0)), str(ipaddress.IPv6Address(0)))
-_DENIED = "denied address"
-_OWN = "listener of the gateway itself or its Redis"
 
 
 class TargetRefused(Exception):
     """The address may not be dialled. ``reason`` is short and stable, for the dead letter."""
 
-    def __init__(self, what: str) -> None:
-        self.reason = f"target not allowed: {what}"
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.reason = f"target not allowed: {kind.value}"
         super().__init__(self.reason)
 
 
@@ -84,9 +111,10 @@ class EgressGuard:
         self._upstream = origin_of(upstream) if upstream else None
         self._nodes = nodes
         self._own: set[tuple[str, int]] = set()
-        self._judged: dict[str, str | None] = {}
+        self._judged: dict[str, tuple[Kind, str] | None] = {}
         for host, port in own:
-            self.add_own(host, port)
+            address = literal_address(host)
+            self.add_own("::" if address is not None and is_local(address) else host, port)
 
     def add_own(self, host: str, port: int) -> None:
         """Never dial this either. A wildcard host (``0.0.0.0``, ``::``) stands for every address of this
@@ -115,44 +143,75 @@ class EgressGuard:
             if len(self._judged) >= _REMEMBERED:
                 self._judged.clear()
             self._judged[origin] = self._judge(origin)
-        return self._judged[origin]
+        judged = self._judged[origin]
+        if judged is None:
+            return None
+        metrics.egress_refused(judged[0].name.lower(), "enqueue")
+        return judged[1]
 
-    def _judge(self, url: str) -> str | None:
+    def _judge(self, url: str) -> tuple[Kind, str] | None:
         try:
             host, port = origin_of(url)
         except ValueError:
-            return "is not a URL with a host and a port from 1 to 65535"
+            return Kind.MALFORMED, "is not a URL with a host and a port from 1 to 65535"
         address = literal_address(host)
         if address is None:
-            return f"{host} is denied: OUTBOUND_DENY names it" if self._denies_name(host, port) else None
+            told = f"{host} is denied: OUTBOUND_DENY names it"
+            return (Kind.DENIED, told) if self._denies_name(host, port) else None
         refused = self._refuse(address, port, host)
         if refused is None:
             return None
         kind, advice = refused
-        return f"{address} is a {kind}: {advice}"
+        return kind, f"{address} is a {kind.value}: {advice}"
+
+    def check_allowed(self, url: str, allowed: tuple[str, ...]) -> str | None:
+        """Why a URL is refused by the ``allowed_hosts`` of its client; None where they name it, and where its name may
+        turn out to have an address that they name: that is judged at the dial."""
+        try:
+            host, port = origin_of(url)
+        except ValueError:
+            return None  # `check_literal` says what is wrong with it
+        if (host, port) == self._upstream or allowed_hosts(allowed).decides(host, port) is not False:
+            return None
+        metrics.egress_refused(Kind.CLIENT.name.lower(), "enqueue")
+        return f"{host}:{port} is none of the hosts that the client may call"
+
+    def narrowed(self, host: str, port: int, allowed: tuple[str, ...]) -> AllowedHosts | None:
+        """The rule that the address which this name turns out to have must pass, None where the ``allowed_hosts``
+        name the host itself. Raises `TargetRefused` where they allow no address of it."""
+        host = normal_host(host)
+        if (host, port) == self._upstream:
+            return None
+        rule = allowed_hosts(allowed)
+        decided = rule.decides(host, port)
+        if decided is False:
+            raise TargetRefused(Kind.CLIENT)
+        return None if decided else rule
 
     def check_dial(self, address: str, port: int, host: str | None = None, own: Collection[str] = ()) -> None:
         """Raise `TargetRefused` unless this very address may be dialled; ``host`` is the URL's host, ``own`` what the
         `own_hosts` of this port resolve to."""
         parsed = literal_address(address)
         if parsed is None:
-            raise TargetRefused("not an IP address")
-        if own and not {literal_address(each) for each in own}.isdisjoint(readings(parsed)):
-            raise TargetRefused(_OWN)
+            raise TargetRefused(Kind.MALFORMED)
+        if own and self._is_one_of(parsed, own):
+            raise TargetRefused(Kind.OWN)
         refused = self._refuse(parsed, port, normal_host(host or address))
         if refused is not None:
             raise TargetRefused(refused[0])
 
     def check_proxied(self, host: str, port: int) -> None:
-        """The same where a proxy will dial: an address is judged as ever, of a name only that it is not the gateway's
-        own, since what it resolves to is the proxy's affair."""
+        """The same where a proxy will dial: an address is judged as ever, of a name only that it is neither the
+        gateway's own nor cloud metadata's, since what it resolves to is the proxy's affair."""
         own = self.own_hosts(port)
         if literal_address(host) is not None:
             self.check_dial(host, port, own=[each for each in own if literal_address(each) is not None])
         elif normal_host(host) in own:
-            raise TargetRefused(_OWN)
+            raise TargetRefused(Kind.OWN)
+        elif normal_host(host) in _METADATA_NAMES:
+            raise TargetRefused(Kind.METADATA)
         elif self._denies_name(normal_host(host), port):
-            raise TargetRefused(_DENIED)
+            raise TargetRefused(Kind.DENIED)
 
     def own_hosts(self, port: int) -> list[str]:
         """What is the gateway's own on this port and may have other addresses by now: names, and a Cluster's nodes.
@@ -166,13 +225,23 @@ class EgressGuard:
         address = literal_address(host)
         if address is not None:
             host = str(address)
-        return (host, port) == self._upstream or host == "localhost" or (address is not None and address.is_loopback)
+        named = host in _LOOPBACK_NAMES or host.endswith(".localhost")
+        return (host, port) == self._upstream or named or (address is not None and address.is_loopback)
 
-    def _refuse(self, address: IPAddress, port: int, host: str) -> tuple[str, str] | None:
+    @staticmethod
+    def _is_one_of(address: IPAddress, own: Collection[str]) -> bool:
+        """Whether it is one of these, or like one of these on this machine: a server is likely to answer on each of
+        its machine's addresses."""
+        views = set(readings(address))
+        parsed = {literal_address(each) for each in own}
+        here = any(each is not None and is_local(each) for each in parsed)
+        return not parsed.isdisjoint(views) or (here and any(map(is_local, views)))
+
+    def _refuse(self, address: IPAddress, port: int, host: str) -> tuple[Kind, str] | None:
         """(what it is, which setting decides) where it is refused."""
         views = tuple(readings(address))
         if any(self._is_own(view, port, host) for view in views):
-            return _OWN, "OUTBOUND_ALLOW can't open it"
+            return Kind.OWN, "OUTBOUND_ALLOW can't open it"
         if self._upstream is not None and self._upstream in {(host, port), (str(views[0]), port)}:
             return None
         for view in views:
@@ -184,19 +253,19 @@ class EgressGuard:
     def _denies_name(self, host: str, port: int) -> bool:
         return (host, port) != self._upstream and any(entry.names(host, port) for entry in self._deny)
 
-    def _refuse_view(self, address: IPAddress, port: int, host: str) -> tuple[str, str] | None:
+    def _refuse_view(self, address: IPAddress, port: int, host: str) -> tuple[Kind, str] | None:
         if any(entry.covers(address, port, host) for entry in self._deny):
-            return _DENIED, "OUTBOUND_DENY names it"
+            return Kind.DENIED, "OUTBOUND_DENY names it"
         for kind, networks in _NEVER:
             if any(address.version == net.version and address in net for net in networks):
                 return kind, "OUTBOUND_ALLOW can't open it"
         if any(entry.covers(address, port, host) for entry in self._allow):
             return None
         if address.is_loopback:
-            return "loopback address", f"name it in OUTBOUND_ALLOW ({shown(address, port)}) to allow it"
+            return Kind.LOOPBACK, f"name it in OUTBOUND_ALLOW ({shown(address, port)}) to allow it"
         if not self._allow_private and (not address.is_global or site_local(address)):
             return (
-                "private address",
+                Kind.PRIVATE,
                 "OUTBOUND_ALLOW_PRIVATE=false closes private networks; name it in OUTBOUND_ALLOW to allow it",
             )
         return None

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from yarl import URL
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -15,27 +17,32 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 # inet_aton's spellings: one to four decimal, octal or hexadecimal parts, the last of which fills the rest.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}\.?", re.ASCII | re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII | re.IGNORECASE)
-_NAT64 = tuple(ipaddress.IPv6Network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48"))
-_COMPATIBLE = ipaddress.IPv6Network("::/96")
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+# Where an IPv4 address is in a translated one, by the length of the network's own prefix (RFC 6052, 2.2).
+_EMBEDDED = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
+# NAT64, IPv4-compatible, and IPv4-translated (RFC 2765, 2.1).
+_LAST_FOUR = tuple(ipaddress.IPv6Network(net) for net in ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96"))
+_ISATAP = frozenset({b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe"})  # before the last four (RFC 5214, 6.1)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of OUTBOUND_ALLOW or OUTBOUND_DENY: a network or a name, with a port or (None) any."""
+    """One entry of OUTBOUND_ALLOW, OUTBOUND_DENY or a client's `allowed_hosts`: a network or a name (`*.` before it:
+    all names below it, not itself), with a port or (None) any."""
 
     network: IPNetwork | None
     name: str | None
     port: int | None
 
     def names(self, host: str, port: int) -> bool:
-        """Whether it is this very name."""
-        return self.name == host and self.port in {None, port}
+        """Whether it is this name, or one that the wildcard stands for."""
+        if self.name is None or self.port not in {None, port}:
+            return False
+        return self.name == host or (self.name.startswith("*.") and host.endswith(self.name[1:]))
 
     def covers(self, address: IPAddress, port: int, host: str) -> bool:
-        if self.port not in {None, port}:
-            return False
-        if self.network is None:
-            return self.name == host
+        if self.network is None or self.port not in {None, port}:
+            return self.names(host, port)
         return address.version == self.network.version and address in self.network
 
 
@@ -78,9 +85,13 @@ def readings(address: IPAddress) -> Iterator[IPAddress]:
         yield address.sixtofour
     if address.teredo is not None:
         yield from address.teredo
-    low = int(address) & 0xFFFFFFFF
-    if any(address in net for net in _NAT64) or (address in _COMPATIBLE and low > 1):
-        yield ipaddress.IPv4Address(low)
+    packed = address.packed
+    if address in _LOCAL_NAT64:
+        # Which of the prefixes below it the network uses is not known here. At a wrong length it reads as 0.x.y.z.
+        found = (bytes(packed[place] for place in places) for places in _EMBEDDED)
+        yield from (ipaddress.IPv4Address(each) for each in found if each[0])
+    elif packed[8:12] in _ISATAP or (int(address) > 1 and any(address in net for net in _LAST_FOUR)):
+        yield ipaddress.IPv4Address(packed[12:])
 
 
 def site_local(address: IPAddress) -> bool:
@@ -112,6 +123,8 @@ def origin_of(url: str) -> tuple[str, int]:
     if not parts.hostname or not port:
         raise ValueError("no host or port")
     host = normal_host(parts.hostname)
+    if not host.isascii():  # as it is dialled
+        host = URL.build(scheme="http", host=host).raw_host or host
     address = literal_address(host)
     return (host if address is None else str(address)), port
 

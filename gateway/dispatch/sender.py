@@ -19,6 +19,7 @@ from gateway.dispatch.http.errors import CallFailed, InvalidRequest
 from gateway.dispatch.http.proxy import Proxy
 from gateway.dispatch.retry import parse_retry_after
 from gateway.dispatch.signing import SIGNED_HEADERS, signature_headers
+from gateway.errors import GatewayError
 from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
 from gateway.tracing.context import sent
 
@@ -31,6 +32,8 @@ _SIGNED = _FORGED | SIGNED_HEADERS
 
 # What signs the calls of a client; none: they are not signed.
 Keys = Callable[[str], Awaitable[Sequence[bytes]]]
+# Which hosts the calls of a client may go to; None: any.
+Hosts = Callable[[str], Awaitable[tuple[str, ...] | None]]
 
 
 class Sender(Protocol):
@@ -44,7 +47,8 @@ class HttpSender:
     """A `Sender` over HTTP/1.1; an async context manager.
 
     ``limit``: connections open at once (MAX_IN_FLIGHT); ``proxy``: OUTBOUND_PROXY; ``tls``: who is trusted, the
-    system's authorities unless given; ``keys``: what signs a client's calls, asked for each attempt.
+    system's authorities unless given; ``keys``: what signs a client's calls, and ``hosts``: where they may
+    go, both asked for each attempt.
     """
 
     def __init__(
@@ -53,13 +57,16 @@ class HttpSender:
         limit: int,
         proxy: str | None = None,
         tls: ssl.SSLContext | None = None,
+        *,
         keys: Keys | None = None,
+        hosts: Hosts | None = None,
     ) -> None:
         self._guard = guard
         self._limit = limit
         self._proxy = Proxy.parse(proxy) if proxy else None
         self._tls = tls
         self._keys = keys
+        self._hosts = hosts
         self._client: Client | None = None
 
     async def __aenter__(self) -> Self:
@@ -92,8 +99,15 @@ class HttpSender:
             headers = _headers(task, _SIGNED if keys else _FORGED)
             if keys:
                 headers += signature_headers(task.task_id, int(started_at), task.body, keys)
+            allowed = await self._hosts(task.client_id) if self._hosts is not None else None
             await self._client.call(
-                task.method, task.url, headers=headers, body=task.body, answer=answer, timeout=timeout
+                task.method,
+                task.url,
+                headers=headers,
+                body=task.body,
+                answer=answer,
+                timeout=timeout,
+                allowed=allowed,
             )
             verdict, reason = _judge_status(answer.status)
         except Exception as exc:
@@ -128,9 +142,11 @@ def _judge_error(exc: Exception, task: ClaimedTask) -> tuple[Verdict, str]:
         case InvalidRequest():
             return Verdict.REFUSED, exc.reason
         case TargetRefused():
-            metrics.egress_refused()
+            metrics.egress_refused(exc.kind.name.lower(), "dial")
             log.warning("egress_refused", client=task.client_id, task=task.task_id, reason=exc.reason)
             return Verdict.REFUSED, exc.reason
+        case GatewayError():  # of the store, whose log says more
+            return Verdict.RETRY, "client settings unreadable"
     log.exception("attempt_failed_unexpectedly", client=task.client_id, task=task.task_id)
     return Verdict.RETRY, "internal error"
 

@@ -195,9 +195,9 @@ def client_key_refused(reason: Literal["missing", "invalid"]) -> None:
     _now.client_keys_refused[(reason,)].inc()
 
 
-def egress_refused() -> None:
-    """The egress rule refused a call."""
-    _now.refused.inc()
+def egress_refused(reason: str, stage: Literal["enqueue", "dial"]) -> None:
+    """The egress rule refused a target; ``reason`` is from a closed set."""
+    _now.refused[reason, stage].inc()
 
 
 def take_usage() -> Counted:

@@ -161,7 +161,9 @@ class Registry:
         self.usage_lost = counter(
             "gateway_usage_lost", "Requests and calls that are missing in the usage that Redis keeps of their clients."
         )
-        self.refused = counter("gateway_egress_refused", "Calls refused by the egress rule.")
+        self.refused = Children(
+            counter("gateway_egress_refused", "Targets refused by the egress rule, and where.", "reason", "stage")
+        )
         info = gauge("gateway_build_info", "1, with the version as a label.", "version", mode="livemax")
         info.labels(_version()).set(1)
 

@@ -34,6 +34,9 @@ class TargetCheck(Protocol):
     def check_literal(self, url: str) -> str | None:
         """Why the target is refused, naming the setting that would allow it. None: it is fine."""
 
+    def check_allowed(self, url: str, allowed: tuple[str, ...]) -> str | None:
+        """Why the ``allowed_hosts`` of a client refuse it. None: they do not, or the dial decides."""
+
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """One task asked for, valid by itself; no policy has been applied yet.

@@ -30,9 +30,11 @@ async def policy(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def plan(ask: Ask, client: Client, settings: Settings, guard: TargetCheck, trace: str = "") -> Plan:
-    """The task under its policy, or the error it is refused with: queue, then override, cost, target."""
+    """The task under its policy, or the error it is refused with: queue and host, then override, cost, target."""
     try:
         _check_queue(ask, client)
+        if client.allowed_hosts is not None:
+            _check_host(ask, client, client.allowed_hosts, guard)
         limit = _limit(ask, client, settings)
         if ask.cost > limit.requests_per_min:
             msg = (
@@ -42,6 +44,7 @@ def plan(ask: Ask, client: Client, settings: Settings, guard: TargetCheck, trace
             raise InvalidBody(msg)
         refused = guard.check_literal(ask.url)
         if refused is not None:
+            log.warning("egress_refused", client=client.client_id, reason=refused)
             msg = f"{ask.path}.task.url: {refused}"
             raise InvalidBody(msg)
     except GatewayError as problem:
@@ -57,6 +60,14 @@ def _check_queue(ask: Ask, client: Client) -> None:
             error="Queue not allowed",
             extra={"client_id": client.client_id, "queue": ask.queue},
         )
+
+
+def _check_host(ask: Ask, client: Client, allowed: tuple[str, ...], guard: TargetCheck) -> None:
+    refused = guard.check_allowed(ask.url, allowed)
+    if refused is not None:
+        log.warning("egress_refused", client=client.client_id, reason=refused)
+        msg = f"{ask.path}.task.url: {refused}"
+        raise Forbidden(msg, error="Host not allowed", extra={"client_id": client.client_id})
 
 
 def ceiling(client: Client, settings: Settings) -> RateLimit:

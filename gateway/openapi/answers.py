@@ -171,6 +171,9 @@ class Client(Struct):
     created_at: datetime
     updated_at: datetime
     source: Annotated[Literal["client", "tier"], Meta(description="whose numbers `rate_limit` shows")]
+    allowed_hosts: (
+        Annotated[list[str], Meta(description="all that its tasks may call; absent: no such list")] | UnsetType
+    ) = UNSET
 
 
 class Clients(Struct):

@@ -70,7 +70,7 @@ class Operation:
 REFUSALS: Final = {
     400: "Malformed; the message names the field by its JSON path, or the parameter",
     401: "Who asks is not known here, or has no valid key",
-    403: "Not from this address, not with this key's role, or not this queue",
+    403: "Not from this address, not with this key's role, or not this queue or host",
     404: "There is none",
     408: "The body did not arrive in time",
     409: "It conflicts with what is there",

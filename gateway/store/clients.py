@@ -1,5 +1,6 @@
 """Clients' settings: read, cached, changed, listed. What they mean for a request is decided in `gateway.middleware`."""
 
+import asyncio
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ import msgspec
 import orjson
 import structlog
 
-from gateway.errors import Conflict, GatewayError
+from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.models import DEFAULT_TIER, Client, RateLimit
 from gateway.settings import Settings
 from gateway.store.cache import Cache
@@ -20,6 +21,7 @@ from gateway.store.tiers import Tiers
 log = structlog.get_logger()
 
 _READS: Final = 3
+_AGAIN_SECONDS: Final = 0.5
 _UPDATE_TRIES: Final = 20
 _PURGE: Final = 100
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -95,6 +97,17 @@ class Clients:
         self._cache.put(client_id, client, generation)
         return client
 
+    async def allowed_hosts(self, client_id: str) -> tuple[str, ...] | None:
+        """Where the client's calls may go, None: anywhere. Waits while Redis is away: a call that may not be made must
+        not be, and a claim that Redis does not hear of for long is called off anyway. Raises UnreadableClient."""
+        while True:
+            try:
+                client = await self.get(client_id)
+            except StoreUnavailable:
+                await asyncio.sleep(_AGAIN_SECONDS)
+            else:
+                return None if client is None else client.allowed_hosts
+
     def forget(self, client_id: str | None = None) -> None:
         """Drop one cached client, or all."""
         self._cache.forget(client_id)
@@ -164,6 +177,10 @@ class Clients:
             if queues and not isinstance(queues, list):
                 msg = "allowed_queues is something other than a list"
                 raise TypeError(msg)
+            hosts = fields.get("allowed_hosts")
+            if hosts is not None and not isinstance(hosts, list):
+                msg = "allowed_hosts is something other than a list"
+                raise TypeError(msg)
             enabled = fields.get("enabled")
             client = Client(
                 client_id=client_id,
@@ -174,6 +191,7 @@ class Clients:
                 created_at=_time(fields.get("created_at")),
                 updated_at=_time(fields.get("updated_at")),
                 source="tier" if from_tier else "client",
+                allowed_hosts=None if hosts is None else tuple(hosts),
             )
             return msgspec.convert(msgspec.to_builtins(client), Client)
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError, msgspec.ValidationError) as error:

@@ -23,6 +23,7 @@ class Client:
 
     def __init__(self, guard: EgressGuard, limit: int, tls: ssl.SSLContext, proxy: Proxy | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._guard = guard
         self._pool = Pool(limit)
         self._dialer = Dialer(guard, Resolver(limit), tls, proxy)
 
@@ -35,14 +36,19 @@ class Client:
         body: bytes | None,
         answer: Answer,
         timeout: float,
+        allowed: tuple[str, ...] | None = None,
     ) -> None:
-        """Exactly one request on the wire, at most ``timeout`` seconds from the name look-up to the last byte read.
-        Fills ``answer`` as far as it comes. Raises `CallFailed`, `InvalidRequest` and `TargetRefused`."""
+        """Exactly one request on the wire, at most ``timeout`` seconds from the name look-up to the last byte read, to
+        one of the hosts ``allowed`` (None: any). Fills ``answer`` as far as it comes. Raises `CallFailed`,
+        `InvalidRequest` and `TargetRefused`."""
         deadline = self._loop.time() + timeout
         target = parse_url(url)
         origin = target.origin
         proxy = self._dialer.proxy_for(origin)
         request = encode(method, target, headers, body, via=None if origin.tls else proxy)
+        if allowed is not None:
+            # Kept apart from what others opened, which may lead to an address that this client may not call.
+            origin = origin._replace(rule=self._guard.narrowed(origin.host, origin.port, allowed))
         connection = self._pool.take(origin)
         if connection is None:
             connection = await self._dial(origin, proxy, timeout)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from aiohappyeyeballs import start_connection
 
-from gateway.dispatch.egress import EgressGuard, TargetRefused
+from gateway.dispatch.egress import EgressGuard, Kind, TargetRefused
 from gateway.dispatch.hosts import literal_address
 from gateway.dispatch.http.connection import Connection
 from gateway.dispatch.http.errors import CallFailed, InvalidRequest
@@ -57,11 +57,13 @@ class Dialer:
 
     async def _connect(self, origin: Origin, proxy: Proxy | None) -> socket.socket:
         if proxy is not None:
+            if origin.rule is not None:  # which address the proxy will find is not known here
+                raise TargetRefused(Kind.CLIENT)
             self._guard.check_proxied(origin.host, origin.port)
             return await _race(await self._addresses(proxy.host, proxy.port))
         addresses = await self._addresses(origin.host, origin.port)
         own = [address for host in self._guard.own_hosts(origin.port) for address in await self._own(host, origin.port)]
-        return await _race(self._allowed(addresses, origin.host, own))
+        return await _race(self._allowed(addresses, origin, own))
 
     async def _addresses(self, host: str, port: int) -> list[AddrInfo]:
         address = literal_address(host)
@@ -77,14 +79,17 @@ class Dialer:
         except (CallFailed, InvalidRequest):
             return []
 
-    def _allowed(self, addresses: Sequence[AddrInfo], host: str, own: Sequence[str]) -> list[AddrInfo]:
+    def _allowed(self, addresses: Sequence[AddrInfo], origin: Origin, own: Sequence[str]) -> list[AddrInfo]:
         """Refused only if no address of the name is allowed: `localhost` may be ::1 (not allowed) and 127.0.0.1
         (allowed, but down just now), and that is worth another attempt."""
         allowed = []
         refused: TargetRefused | None = None
         for info in addresses:
             try:
-                self._guard.check_dial(str(info[4][0]), int(info[4][1]), host, own)
+                address = str(info[4][0])
+                self._guard.check_dial(address, origin.port, origin.host, own)
+                if origin.rule is not None and not origin.rule.decides(address, origin.port):
+                    raise TargetRefused(Kind.CLIENT)
                 allowed.append(info)
             except TargetRefused as problem:
                 refused = refused or problem

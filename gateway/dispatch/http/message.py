@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from yarl import URL
 
+from gateway.dispatch.allowed import AllowedHosts
 from gateway.dispatch.hosts import literal_address
 from gateway.dispatch.http.errors import InvalidRequest
 from gateway.dispatch.http.proxy import Proxy
@@ -39,11 +40,13 @@ _CACHED_LENGTH = 512
 
 
 class Origin(NamedTuple):
-    """What a connection belongs to. ``host`` is a lower-case name or an address in its plain notation."""
+    """What a connection belongs to. ``host`` is a lower-case name or an address in its plain notation; ``rule``: what
+    the address must pass that the name turns out to have, where a client may call some alone."""
 
     tls: bool
     host: str
     port: int
+    rule: AllowedHosts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +70,11 @@ class Request:
 def parse_url(text: str) -> Target:
     """Raises `InvalidRequest`. Path and query stay as they were given: the target may tell escapes and dots apart.
 
-    >>> parse_url("http://Example.com/a/../b?q=%41#top")
-    Target(origin=Origin(tls=False, host='example.com', port=80), authority='example.com', path='/a/../b?q=%41')
-    >>> parse_url("https://2130706433:8443").origin
-    Origin(tls=True, host='127.0.0.1', port=8443)
+    >>> target = parse_url("http://Example.com/a/../b?q=%41#top")
+    >>> target.origin[:3], target.authority, target.path
+    ((False, 'example.com', 80), 'example.com', '/a/../b?q=%41')
+    >>> parse_url("https://2130706433:8443").origin[:3]
+    (True, '127.0.0.1', 8443)
     """
     # Targets are called again and again; a long URL is likely one of its kind.
     return _parse(text) if len(text) <= _CACHED_LENGTH else _parse.__wrapped__(text)
