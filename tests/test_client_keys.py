@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
-from structlog.testing import capture_logs
 from test_cli import run
 
 from gateway import metrics
-from gateway.app import _warn
-from gateway.settings import Settings
 from gateway.store.client_keys import ClientKey, Keyring, digest
 
 HOOK = "http://192.0.2.1/hook"
@@ -295,23 +292,6 @@ async def test_the_target_does_not_see_the_key(gateway: GatewayFactory, target: 
     mine = (await key(gw, await client(gw, a_client)))["key"]
     assert (await gw.enqueue({"client_id": a_client, "task": {"url": f"{target.url}/x"}}, **shows(mine)))[0] == 201
     assert mine not in str(await target.received(1))
-
-
-@pytest.mark.parametrize(
-    ("settings", "warned"),
-    [
-        ({}, False),
-        ({"HOST": "localhost"}, False),
-        ({"HOST": "0.0.0.0"}, True),
-        ({"HOST": "gateway.internal"}, True),
-        ({"HOST": "0.0.0.0", "REQUIRE_CLIENT_KEY": "true"}, False),
-    ],
-)
-def test_what_opens_the_gateway_says_so_at_the_start(settings: dict[str, str], warned: bool) -> None:
-    """A listener that others reach, and clients that need no key: the log has a warning."""
-    with capture_logs() as logs:
-        _warn(Settings.load(settings))
-    assert ("clients_without_key" in [line["event"] for line in logs]) is warned
 
 
 async def test_the_commands(gateway: GatewayFactory, a_client: str) -> None:
