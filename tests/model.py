@@ -172,12 +172,13 @@ class Server:
                     pipe.zadd(key, {member: score - seconds * 1000})
         for key in kinds.get("stream", ()):
             self._age_leases(pipe, key, seconds)
-        for key in kinds.get("window", ()):
+        for key in kinds.get("counts", ()):
             fields = self.raw.hgetall(key)
             moments = {name: int(value) - seconds for name, value in fields.items() if name in (b"o", b"l")}
             moved = {int(name) - seconds: value for name, value in fields.items() if name.isdigit()}
+            others = {name: value for name, value in fields.items() if not name.isdigit()}
             pipe.delete(key)
-            pipe.hset(key, mapping={b"n": fields[b"n"], **moments, **moved})
+            pipe.hset(key, mapping={**others, **moments, **moved})
         for key in kinds.get("idempotency", ()):
             left = self.raw.pttl(key) - seconds * 1000
             pipe.pexpire(key, left) if left > 0 else pipe.delete(key)

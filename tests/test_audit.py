@@ -32,9 +32,9 @@ async def raw(store_url: str) -> AsyncIterator[Any]:
         yield client
 
 
-async def admit(store: Store, delay: float = 0) -> str:
+async def admit(store: Store, **changes: Any) -> str:
     spec = TaskSpec(
-        queue="default", method="POST", url="http://target/", headers={}, body=None, requests_per_min=100, delay=delay
+        queue="default", method="POST", url="http://target/", headers={}, body=None, requests_per_min=100, **changes
     )
     admitted = await store.tasks.admit("acme", spec, create=True)
     assert isinstance(admitted, Admitted)
@@ -51,7 +51,7 @@ async def kinds(store: Store, *, mend: bool = True) -> set[str]:
 
 
 async def forget_pending_task(store: Store, raw: Any) -> None:
-    await admit(store)
+    await admit(store, expires_at=2_000_000_000_000)  # so that it has a record
     task = await claim(store)
     await raw.delete(f"task:{task.task_id}")
 
@@ -64,6 +64,12 @@ async def drop_pending_entry(store: Store, raw: Any) -> None:
 async def note_a_stranger_as_returned(store: Store, raw: Any) -> None:
     await admit(store)
     await raw.zadd("returned:acme", {"nobody": 1})
+
+
+async def forget_that_something_was_taken_back(store: Store, raw: Any) -> None:
+    await admit(store)
+    await store.claims.hand_back([await claim(store)])
+    await raw.hdel("counts:acme", "returned")
 
 
 async def note_a_running_task_as_returned(store: Store, raw: Any) -> None:
@@ -83,7 +89,7 @@ async def forget_due(store: Store, raw: Any) -> None:
 
 async def miscount(store: Store, raw: Any) -> None:
     await admit(store)
-    await raw.hincrby("depth:acme", "n", 3)
+    await raw.hincrby("counts:acme", "tasks", 3)
 
 
 async def forget_active(store: Store, raw: Any) -> None:
@@ -104,12 +110,16 @@ async def forget_ready(store: Store, raw: Any) -> None:
 
 async def miscount_the_window(store: Store, raw: Any) -> None:
     await admit(store)
-    await raw.hincrby("window:acme", "n", 2)
+    await raw.hincrby("counts:acme", "n", 2)
 
 
 DAMAGES = {
     "ghost": [forget_pending_task, drop_pending_entry],
-    "returned": [note_a_stranger_as_returned, note_a_running_task_as_returned],
+    "returned": [
+        note_a_stranger_as_returned,
+        note_a_running_task_as_returned,
+        forget_that_something_was_taken_back,
+    ],
     "scheduled": [schedule_a_stranger],
     "due": [forget_due],
     "depth": [miscount],
@@ -162,6 +172,6 @@ async def test_streams_of_an_idle_client_go_and_come_back(
     await admit(store)
     await store.claims.finish(await claim(store), DELIVERED, retry_in=None)
     await kinds(store)
-    assert await raw.exists(STREAM, "queues:acme", "depth:acme", "active") == 0
+    assert await raw.exists(STREAM, "queues:acme", "counts:acme", "active") == 0
     task_id = await admit(store)
     assert (await claim(store)).task_id == task_id

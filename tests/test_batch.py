@@ -70,7 +70,7 @@ async def test_the_rest_are_503_where_redis_fails_midway(
     """What was stored before stays accepted, in order; every later item is a 503 of its own that says when to retry."""
     gw = await gateway(dispatch=False)
     await gw.admin("POST", "/admin/clients/set", json={"client_id": a_client, "tier": "premium"})
-    admit, calls = gw.store.tasks._admit, []
+    admit, calls = gw.store.tasks.admissions._carry_out, []
 
     async def fails_the_second_time(*args: Any, **kwargs: Any) -> Any:
         calls.append(args)
@@ -79,7 +79,7 @@ async def test_the_rest_are_503_where_redis_fails_midway(
             raise StoreUnavailable(msg)
         return await admit(*args, **kwargs)
 
-    monkeypatch.setattr(gw.store.tasks, "_admit", fails_the_second_time)
+    monkeypatch.setattr(gw.store.tasks.admissions, "_carry_out", fails_the_second_time)
     tasks = [ITEM] * 120
     status, body, _ = await gw.call("POST", "/v1/enqueue/batch", json={"client_id": a_client, "tasks": tasks})
     assert status == 207

@@ -105,7 +105,7 @@ async def test_a_slot_that_moved_in_part_is_left_alone_until_it_has_moved(deploy
         assert [task.task_id for task in (await store.claims.claim("acme", 5)).tasks] == [second]
 
 
-async def test_a_record_that_went_ahead_of_its_client_is_not_taken_for_lost(deployment: Deployment, slot: Slot) -> None:
+async def test_a_stream_that_went_ahead_of_its_client_is_not_taken_for_lost(deployment: Deployment, slot: Slot) -> None:
     """Where all keys that a script declares are still there, one that it names itself may not be: it is not run."""
     async with deployment.store(REDIS_TIMEOUT="0.3") as store, deployment.raw() as raw:
         await store.clients.update("acme", lambda old: old or store.clients.new("acme"))
@@ -118,11 +118,11 @@ async def test_a_record_that_went_ahead_of_its_client_is_not_taken_for_lost(depl
             await admit(store)
         running, returned = (await store.claims.claim("acme", 2)).tasks
         await store.claims.hand_back([returned])
-        scope, _ = deployment.keyspace.scope("acme")
+        scope, _ = deployment.keyspace.scope(deployment.keyspace.partition("acme"))
         assert await raw.exists(*scope) == len(scope)
         _, source, to = slot
         with moving(slot):
-            key = deployment.key(f"task:{running.task_id}")
+            key = deployment.key("stream:acme:default")
             ask(source, "MIGRATE", "127.0.0.1", to.port, key, 0, 5000)
             with pytest.raises(StoreUnavailable, match="moving this client's data"):
                 await store.claims.finish(running, outcome(Verdict.DELIVERED), retry_in=None)

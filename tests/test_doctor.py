@@ -30,7 +30,7 @@ def damaged(store_url: str) -> Any:
     """A client whose count of tasks is wrong."""
     client = redis.Redis.from_url(store_url)
     client.zadd("active", {"acme": 0})
-    client.hset("depth:acme", "n", 7)
+    client.hset("counts:acme", "tasks", 7)
     yield store_url
     client.close()
 

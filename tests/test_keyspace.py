@@ -13,19 +13,21 @@ CLIENT_IDS = st.from_regex(r"[A-Za-z0-9_-]{3,64}", fullmatch=True)
 def test_every_key_of_a_client_lies_in_one_slot(client_id: str, idempotency_key: str, queue: str) -> None:
     """Whatever braces an idempotency key has: a script touches one slot, the doorbell's channel included."""
     keyspace = Keyspace("any{thing}:".replace("{", "").replace("}", ""), PARTITIONS_ON_CLUSTER)
-    keys, (tag, task_head, stream_head, counter_head, client) = keyspace.scope(client_id)
     partition = keyspace.partition(client_id)
+    keys, (tag, prefix, bell_head, publish) = keyspace.scope(partition)
     names = {
         *keys,
         keyspace.config(client_id),
         keyspace.task(client_id, "0123"),
         keyspace.idempotency(client_id, idempotency_key),
         keyspace.bells[partition],
-        f"{task_head}0123{tag}",
-        f"{stream_head}{queue}{tag}",
-        f"{counter_head}28401{tag}",
+        *keyspace.guard(partition),
+        f"{bell_head}{tag}",
+        f"{prefix}task:0123{tag}",
+        f"{prefix}stream:{client_id}:{queue}{tag}",
+        f"{prefix}ratelimit:{client_id}:28401{tag}",
     }
-    assert client == client_id
+    assert publish == "SPUBLISH"
     assert len({key_slot(name.encode()) for name in names}) == 1
 
 
@@ -59,17 +61,9 @@ def test_different_idempotency_keys_are_different_keys(one: str, other: str) -> 
 def test_one_redis_is_the_case_of_one_partition_without_a_tag() -> None:
     """The keys operators look at with redis-cli have their documented names."""
     keyspace = Keyspace("", 1)
-    keys, (tag, *heads) = keyspace.scope("acme")
-    assert keys[:2] == ("client_config:acme", "depth:acme")
-    assert (tag, heads) == ("", ["task:", "stream:acme:", "ratelimit:acme:", "acme"])
-    assert keyspace.ready(0) == "ready"
+    assert keyspace.scope(0) == (
+        ("ready", "due", "leases", "active", "clients", "totals"),
+        ("", "", "doorbell", "PUBLISH"),
+    )
+    assert keyspace.config("acme") == "client_config:acme"
     assert keyspace.bells == ["doorbell"]
-
-
-def test_the_cache_of_names_stays_bounded() -> None:
-    """A million clients cost no more memory than the cache's bound."""
-    keyspace = Keyspace("", 1)
-    for number in range(20_050):
-        keyspace.scope(f"client-{number}")
-    assert len(keyspace._scopes) <= 20_000
-    assert keyspace.scope("client-1")[1][-1] == "client-1"

@@ -150,12 +150,12 @@ async def test_the_sliding_window_frees_each_second_on_its_own(opened: Opened, r
     store = await opened()
     now = int(time.time())
     await raw.hset(
-        key("window:acme"), mapping={now - 60: 4, now - 62: 3, now - 30: 2, "n": 9, "o": now - 62, "l": now - 30}
+        key("counts:acme"), mapping={now - 60: 4, now - 62: 3, now - 30: 2, "n": 9, "o": now - 62, "l": now - 30}
     )
     admitted = await store.tasks.admit("acme", spec(requests_per_min=7), create=True)
     assert isinstance(admitted, Admitted)
     assert admitted.window.used in (7, 3)  # 3 where the second turned between
-    assert await raw.hexists(key("window:acme"), str(now - 62)) is False
+    assert await raw.hexists(key("counts:acme"), str(now - 62)) is False
     refused = await store.tasks.admit("acme", spec(requests_per_min=7, cost=5), create=True)
     if isinstance(refused, RateLimited):
         assert refused.retry_after in (29, 30, 31)  # the four of a minute ago are not enough for five
@@ -165,7 +165,7 @@ async def test_a_clock_put_back_opens_no_second_window(opened: Opened, raw: Any,
     """A window whose last second lies ahead of the clock still counts in full."""
     store = await opened()
     now = int(time.time())
-    await raw.hset(key("window:acme"), mapping={now + 3600: 5, "n": 5, "o": now + 3600, "l": now + 3600})
+    await raw.hset(key("counts:acme"), mapping={now + 3600: 5, "n": 5, "o": now + 3600, "l": now + 3600})
     refused = await store.tasks.admit("acme", spec(requests_per_min=5), create=True)
     assert isinstance(refused, RateLimited)
 

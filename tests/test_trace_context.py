@@ -3,14 +3,10 @@
 import doctest
 import json
 
-import msgspec
 import pytest
 from conftest import GatewayFactory, Target
 from multidict import CIMultiDict
-from raw_http import a_task
 
-from gateway.dispatch.sender import _headers
-from gateway.store.records import claimed
 from gateway.tracing import context
 from gateway.tracing.context import joined, received, sent
 
@@ -108,45 +104,4 @@ async def test_the_context_reaches_the_target(gateway: GatewayFactory, target: T
         ("/none", None, None),
         ("/odd", "none", None),
         ("/own", OTHER, None),
-    ]
-
-
-def test_a_record_of_before_has_no_context() -> None:
-    """A task that a version without contexts has stored is claimed as one without."""
-    before = [
-        1,
-        "q",
-        "1-0",
-        5,
-        5,
-        0,
-        0,
-        0,
-        0,
-        "",
-        "",
-        "acme",
-        "default",
-        0,
-        0,
-        0,
-        5,
-        9.5,
-        200,
-        "GET",
-        "http://t/",
-        "",
-        0,
-        "",
-    ]
-    assert claimed(b"id", b"1-0", 1, msgspec.msgpack.encode(before), 9).trace == ""
-    assert claimed(b"id", b"1-0", 1, msgspec.msgpack.encode([*before, PARENT]), 9).trace == PARENT
-
-
-def test_a_header_of_the_task_is_sent_once() -> None:
-    """In whatever case the task spells its own, no second one stands beside it."""
-    task = a_task("http://t/", headers={"TraceParent": OTHER, "TRACESTATE": "a=1"}, trace=f"{PARENT}\nb=2")
-    assert [pair for pair in _headers(task, frozenset()) if pair[0].lower().startswith("trace")] == [
-        ("TraceParent", OTHER),
-        ("TRACESTATE", "a=1"),
     ]

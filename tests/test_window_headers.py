@@ -119,8 +119,8 @@ async def test_retry_after_is_when_the_next_one_fits(gateway: GatewayFactory, va
     assert (await gw.enqueue(body))[0] == 201
     now = int((await redis.time())[0])
     burst = {str(now - 58): 50, "n": 50, "o": now - 58, "l": now - 58}
-    await redis.delete(f"window:{a_client}")
-    await redis.hset(f"window:{a_client}", mapping=burst)
+    await redis.delete(f"counts:{a_client}")
+    await redis.hset(f"counts:{a_client}", mapping=burst)
     status, _, headers = await gw.enqueue(body)
     asked = await clock(redis)
     assert status == 429

@@ -201,6 +201,10 @@ class Lanes:
         found: tuple[Lane, int] | None = None
         while self._turns and found is None:
             lane = self._turns.popleft()
+            if lane.doubtful:
+                # It was in line before the doubt came up; what is unknown is found out first.
+                lane.queued, lane.again = False, True
+                continue
             room = self.room_for(lane)
             if room:
                 share = max(1, room // (len(self._turns) + len(skipped) + 1))

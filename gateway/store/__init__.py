@@ -13,6 +13,7 @@ from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.models import RateLimit
 from gateway.settings import Settings
+from gateway.store.admission import Admissions
 from gateway.store.audit import Audit
 from gateway.store.batching import CommandError, Dial, Link, MultiplexedLink, Seal
 from gateway.store.claims import Claims
@@ -60,7 +61,7 @@ class Store:
         self.clients = Clients(api, settings, self.tiers)
         self.client_keys = ClientKeys(api)
         self.signing = SigningSecrets(api)
-        self.tasks = Tasks(api, self.clients, settings)
+        self.tasks = Tasks(api, Admissions(api, self.clients, settings))
         self.listing = Listing(api)
         self.steering = Steering(api, self.listing)
         self.replicas = Replicas(api)

@@ -2,39 +2,55 @@
 -- @include scope
 -- @include record
 -- @include window
--- Decides and stores up to 50 tasks of one client, in order, in one atomic step:
--- idempotency key → window → depth → task record → stream (or the schedule) → the client is marked ready.
--- KEYS: scope, then per task its record and, where it has one, its idempotency key.
--- ARGV: scope, algorithm, new client's JSON ('' for a known one), max clients, max tasks, max bytes, max queues,
---       max tasks and max bytes of all clients, quiet (1: this process claims by itself), idempotency TTL (s); then per task
---       id, queue, limit, cost, size, delay ms, run_at ms, bound, 1 if it has a key, fingerprint, record's fixed fields.
--- Returns {Redis's clock in µs, client created 0/1, then per task {code, used, reset, detail}}; codes are in store/tasks.py.
+-- Decides and stores tasks of any clients of one partition, in order, in one atomic step:
+-- idempotency key → window → depth → the task → its stream (or the schedule) → the client is marked ready.
+-- KEYS: scope. ARGV: scope, algorithm, max clients, max tasks, max bytes, max queues, max tasks and max bytes of all clients,
+--       idempotency TTL (s); then per client: its id, how many tasks, new client's JSON ('' for a known one), quiet (1: this
+--       process claims by itself); then per task of it: queue, limit, cost, size, delay ms, run_at ms, bound, 1 where it
+--       expires, idempotency key ('': none), fingerprint, unique end of the id, the fields from RUN_AT on.
+-- Returns {Redis's clock in µs, then per client: created 0/1; per task of it: code, used, reset, detail}; codes are in
+-- store/admission.py, `detail` of an admitted task is its id.
 -- Nothing is counted that is not stored, nothing stored that is not counted. Refused whole when memory is full.
-local ALGORITHM, NEW_CLIENT = ARGV[7], ARGV[8]
-local MAX_CLIENTS, MAX_TASKS, MAX_BYTES, MAX_QUEUES = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local MAX_ALL_TASKS, MAX_ALL_BYTES = tonumber(ARGV[13]), tonumber(ARGV[14])
-local QUIET, KEY_TTL = ARGV[15] == '1', ARGV[16]
-local FIRST, WIDTH = 17, 11
+local ALGORITHM = ARGV[7]
+local MAX_CLIENTS, MAX_TASKS, MAX_BYTES, MAX_QUEUES, MAX_ALL_TASKS, MAX_ALL_BYTES =
+  tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local KEY_TTL = ARGV[14]
+local FIRST, HEAD, WIDTH = 15, 4, 12
 local ADMITTED, DUPLICATE, CONFLICT, LIMITED, FULL_TASKS, FULL_BYTES, MANY_QUEUES, MANY_CLIENTS,
       FULL_ALL_TASKS, FULL_ALL_BYTES = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
-local window = read_window(ALGORITHM)
-local depth = redis.call('HMGET', depth_key, 'n', 'b', 'full')
-local waiting, bytes, full = tonumber(depth[1]) or 0, tonumber(depth[2]) or 0, depth[3]
 local totals = redis.call('HMGET', totals_key, 'n', 'b')
-local all_waiting, all_bytes = tonumber(totals[1]) or 0, tonumber(totals[2]) or 0
-local missing = NEW_CLIENT ~= '' and redis.call('EXISTS', config_key) == 0
-local crowded = missing and redis.call('ZCARD', clients_key) >= MAX_CLIENTS
-local known_queues = {}
-local created, wake = 0, false
-local out = { string.format('%d%06d', now_s, now_us), 0 }
+local all_tasks, all_bytes = tonumber(totals[1]) or 0, tonumber(totals[2]) or 0
+local all_tasks_before = all_tasks
+local out = { string.format('%d%06d', now_s, now_us) }
 
-local function has_queue(queue)
-  if known_queues[queue] == nil then known_queues[queue] = redis.call('HEXISTS', queues_key, queue) == 1 end
-  return known_queues[queue]
+local function queues_in_use()
+  local used = 0
+  for _, name in ipairs(redis.call('HKEYS', queues_key)) do
+    if string.find(name, '^[^!]') then used = used + 1 end
+  end
+  return used
 end
 
-local function decide(limit, cost, size, queue, idempotency_key, fingerprint)
+-- One client's tasks: what is known of it so far in this script.
+local function open(new_client)
+  local counts = redis.call('HMGET', counts_key, 'n', 'o', 'l', now_s, 'tasks', 'bytes', 'full', 'ready', 'queue')
+  local missing = new_client ~= '' and redis.call('EXISTS', config_key) == 0
+  return {
+    window = read_window(ALGORITHM, counts[1], counts[2], counts[3], counts[4]),
+    tasks = tonumber(counts[5]) or 0, bytes = tonumber(counts[6]) or 0, added = 0,
+    full = counts[7], ready = counts[8], queues = { [counts[9] or ''] = true },
+    missing = missing, crowded = missing and redis.call('ZCARD', clients_key) >= MAX_CLIENTS,
+    created = 0, wake = false, odd = false,
+  }
+end
+
+local function has_queue(state, queue)
+  if state.queues[queue] == nil then state.queues[queue] = redis.call('HEXISTS', queues_key, queue) == 1 end
+  return state.queues[queue]
+end
+
+local function decide(state, queue, limit, cost, size, idempotency_key, fingerprint)
   if idempotency_key then
     local before = redis.call('GET', idempotency_key)
     if before then
@@ -44,74 +60,97 @@ local function decide(limit, cost, size, queue, idempotency_key, fingerprint)
       return first[2] == fingerprint and DUPLICATE or CONFLICT, first[1]
     end
   end
-  if crowded then return MANY_CLIENTS, '' end
-  if not has_queue(queue) then
-    local used = 0
-    for _, name in ipairs(redis.call('HKEYS', queues_key)) do
-      if string.find(name, '^[^!]') then used = used + 1 end
-    end
-    if used >= MAX_QUEUES then return MANY_QUEUES, '' end
-  end
+  if state.crowded then return MANY_CLIENTS, '' end
+  if not has_queue(state, queue) and queues_in_use() >= MAX_QUEUES then return MANY_QUEUES, '' end
+  local window = state.window
   if window.used + cost > limit then return LIMITED, tostring(wait_for(window, cost, limit)) end
-  if waiting >= MAX_TASKS then return FULL_TASKS, '' end
-  if bytes + size > MAX_BYTES then return FULL_BYTES, '' end
-  if all_waiting >= MAX_ALL_TASKS then return FULL_ALL_TASKS, '' end
+  if state.tasks >= MAX_TASKS then return FULL_TASKS, '' end
+  if state.bytes + size > MAX_BYTES then return FULL_BYTES, '' end
+  if all_tasks >= MAX_ALL_TASKS then return FULL_ALL_TASKS, '' end
   if all_bytes + size > MAX_ALL_BYTES then return FULL_ALL_BYTES, '' end
   return ADMITTED, ''
 end
 
-local next_key = 15
-for at = FIRST, #ARGV, WIDTH do
-  local id, queue, limit, cost, size, delay, run_at, bound, keyed, fingerprint, fixed = unpack(ARGV, at, at + WIDTH - 1)
-  limit, cost, size, delay, run_at = tonumber(limit), tonumber(cost), tonumber(size), tonumber(delay), tonumber(run_at)
-  local record_key = KEYS[next_key]
-  local idempotency_key = keyed == '1' and KEYS[next_key + 1] or nil
-  next_key = next_key + (idempotency_key and 2 or 1)
-
-  local code, detail = decide(limit, cost, size, queue, idempotency_key, fingerprint)
-  if code == ADMITTED then
-    if missing then
-      redis.call('SET', config_key, NEW_CLIENT)
-      redis.call('ZADD', clients_key, 0, client)
-      missing, created = false, 1
-    end
-    count(window, cost)
-    if waiting == 0 then redis.call('ZADD', active_key, 0, client) end
-    waiting, bytes = waiting + 1, bytes + size
-    all_waiting, all_bytes = all_waiting + 1, all_bytes + size
-    redis.call('HSET', depth_key, 'n', waiting, 'b', bytes)
-    if idempotency_key then
-      redis.call('SET', idempotency_key, cmsgpack.pack({ id, fingerprint }), 'EX', KEY_TTL)
-    end
-    local due = run_at > 0 and run_at or now_ms + delay
-    local state, entry = SCHEDULED, ''
-    if due <= now_ms then
-      state, due = IN_STREAM, now_ms
-      local key = stream_key(queue)
-      entry = redis.call('XADD', key, 'NOMKSTREAM', '*', 't', id)
-      if not entry then
-        redis.call('XGROUP', 'CREATE', key, group, '0', 'MKSTREAM')
-        entry = redis.call('XADD', key, '*', 't', id)
-      end
-      if not full or bound ~= '0' then wake = true end
-    else
-      detail = 'scheduled'
-    end
-    if not has_queue(queue) then
-      redis.call('HSET', queues_key, queue, 0)
-      known_queues[queue] = true
-    end
-    redis.call('SET', record_key,
-      ARRAY_OF_26 .. cmsgpack.pack(VERSION, state, entry, due, now_ms, 0, 0, 0, 0, '', '') .. fixed)
-    if state == SCHEDULED then
-      redis.call('ZADD', scheduled_key, due, id)
-      note_due()
-    end
-    detail = detail == '' and id or detail
-  end
-  out[#out + 1] = { code, window.used, window.reset, detail }
+local function add(queue, field, value)
+  local key = stream_key(queue)
+  local entry = redis.call('XADD', key, 'NOMKSTREAM', '*', field, value)
+  if entry then return entry end
+  redis.call('XGROUP', 'CREATE', key, group, '0', 'MKSTREAM')
+  return redis.call('XADD', key, '*', field, value)
 end
-if all_waiting > (tonumber(totals[1]) or 0) then redis.call('HSET', totals_key, 'n', all_waiting, 'b', all_bytes) end
-if wake then mark_ready(QUIET) end
-out[2] = created
+
+-- Stores an admitted task and returns its id.
+local function store(state, queue, size, delay, run_at, bound, expires, unique, tail)
+  if state.missing then
+    redis.call('SET', config_key, state.new_client)
+    redis.call('ZADD', clients_key, 0, client)
+    state.missing, state.created = false, 1
+  end
+  state.tasks, state.bytes, state.added = state.tasks + 1, state.bytes + size, state.added + 1
+  all_tasks, all_bytes = all_tasks + 1, all_bytes + size
+  if not has_queue(state, queue) then
+    redis.call('HSET', queues_key, queue, 0)
+    state.queues[queue] = true
+  end
+  state.queue = queue
+  local due = run_at > 0 and run_at or now_ms + delay
+  if due > now_ms then
+    local id = id_at(string.format('%.0f-0', now_ms), unique)
+    redis.call('SET', task_key(id), pack_record(SCHEDULED, '', due, now_ms, 0, 0, '', '', queue, tail))
+    redis.call('ZADD', scheduled_key, due, id)
+    note_due()
+    return id, true
+  end
+  if bound == '0' and expires == '0' then
+    if not state.full then state.wake = true end
+    return id_at(add(queue, 'r', ENTRY_OF_14 .. unique .. tail), unique)
+  end
+  state.wake, state.odd = true, true
+  local id = id_at(string.format('%.0f-0', now_ms), unique)
+  local entry = add(queue, 't', id)
+  redis.call('SET', task_key(id), pack_record(IN_STREAM, entry, now_ms, now_ms, 0, 0, '', '', queue, tail))
+  return id
+end
+
+local function close(state)
+  if state.added == 0 then return end
+  if state.tasks == state.added then redis.call('ZADD', active_key, 0, client) end
+  local fields = { 'tasks', state.tasks, 'bytes', state.bytes, 'queue', state.queue }
+  if state.odd then fields[7], fields[8] = 'odd', 1 end
+  write_window(state.window, fields)
+  if state.wake and not state.ready then mark_ready(state.quiet) end
+end
+
+local at = FIRST
+while at <= #ARGV do
+  local count_of_tasks = tonumber(ARGV[at + 1])
+  enter(ARGV[at])
+  local state = open(ARGV[at + 2])
+  state.new_client, state.quiet = ARGV[at + 2], ARGV[at + 3] == '1'
+  at = at + HEAD
+  local created_at = #out + 1
+  out[created_at] = 0
+  for _ = 1, count_of_tasks do
+    local queue, limit, cost, size, delay, run_at, bound, expires, named, fingerprint, unique, tail =
+      unpack(ARGV, at, at + WIDTH - 1)
+    at = at + WIDTH
+    cost, size = tonumber(cost), tonumber(size)
+    local idempotency_key = named ~= '' and named or nil
+    local code, detail = decide(state, queue, tonumber(limit), cost, size, idempotency_key, fingerprint)
+    if code == ADMITTED then
+      count(state.window, cost)
+      local scheduled
+      detail, scheduled = store(state, queue, size, tonumber(delay), tonumber(run_at), bound, expires, unique, tail)
+      if scheduled then code = 0 end
+      if idempotency_key then
+        redis.call('SET', idempotency_key, cmsgpack.pack({ detail, fingerprint }), 'EX', KEY_TTL)
+      end
+    end
+    local row = #out
+    out[row + 1], out[row + 2], out[row + 3], out[row + 4] = code, state.window.used, state.window.reset, detail
+  end
+  close(state)
+  out[created_at] = state.created
+end
+if all_tasks > all_tasks_before then redis.call('HSET', totals_key, 'n', all_tasks, 'b', all_bytes) end
 return out

@@ -22,8 +22,8 @@ for _, queue in ipairs(queues) do
   waits = waits or not is_paused(queue.name)
     and redis.call('XRANGE', queue.key, '(' .. queue.last, '+', 'COUNT', 1)[1] ~= nil
   for _, row in ipairs(queue.pending > 0 and redis.call('XPENDING', queue.key, group, '-', '+', MOST) or {}) do
-    local entry = redis.call('XRANGE', queue.key, row[1], row[1])[1]
-    if not entry or redis.call('EXISTS', task_key(entry[2][2])) == 0 then
+    local entry = entry_at(queue.key, row[1])
+    if not entry or (entry[2][1] == 't' and redis.call('EXISTS', task_key(entry[2][2])) == 0) then
       differs('ghost', 'pending entry ' .. row[1] .. ' of queue ' .. queue.name .. ' has no task and holds a slot', function()
         redis.call('XACK', queue.key, group, row[1])
         redis.call('XDEL', queue.key, row[1])
@@ -45,6 +45,12 @@ for _, id in ipairs(redis.call('ZRANGE', returned_key, 0, MOST - 1)) do
   end
 end
 
+if redis.call('EXISTS', returned_key) == 1 and not redis.call('HGET', counts_key, 'returned') then
+  differs('returned', 'tasks that were taken back are not noted, so no claim looks at them', function()
+    redis.call('HSET', counts_key, 'returned', 1)
+  end)
+end
+
 for _, id in ipairs(redis.call('ZRANGE', scheduled_key, 0, MOST - 1)) do
   local record = load_record(id)
   if not record or (record[STATE] ~= SCHEDULED and record[STATE] ~= RETRYING) then
@@ -58,7 +64,7 @@ if tonumber(first or 0) ~= tonumber(due or 0) then
   differs('due', 'the schedule begins at ' .. (first or 'never') .. ', noted is ' .. (due or 'never'), function() end)
 end
 
-local noted = tonumber(redis.call('HGET', depth_key, 'n')) or 0
+local noted = tasks_left()
 local counted = entries + redis.call('ZCARD', scheduled_key)
 if noted ~= counted then
   differs('depth', noted .. ' tasks are noted, streams and schedule hold ' .. counted, function() end)
@@ -69,24 +75,24 @@ end
 if in_flight > 0 and not redis.call('ZSCORE', leases_key, client) then
   differs('lease', 'has ' .. in_flight .. ' calls open and nobody looks at their leases', function()
     redis.call('ZADD', leases_key, now_ms + LEASE_MS, client)
+    redis.call('HSET', counts_key, 'leased', 1)
   end)
 end
 -- Waiting behind a call in flight is no stranding: its finish looks again.
 if waits and in_flight == 0 and not redis.call('ZSCORE', ready_key, client) then
   differs('stranded', 'has tasks to start and is not noted as ready', function()
-    redis.call('HDEL', depth_key, 'full')
-    mark_ready()
+    look_again()
   end)
 end
 
-local sum, booked = 0, redis.call('HGETALL', window_key)
+local sum, booked = 0, redis.call('HGETALL', counts_key)
 for i = 1, #booked, 2 do
   if tonumber(booked[i]) then sum = sum + tonumber(booked[i + 1]) end
 end
-local total = tonumber(redis.call('HGET', window_key, 'n')) or 0
+local total = tonumber(redis.call('HGET', counts_key, 'n')) or 0
 if sum ~= total then
   differs('window', 'its seconds hold ' .. sum .. ' requests, noted are ' .. total, function()
-    redis.call('HSET', window_key, 'n', sum)
+    redis.call('HSET', counts_key, 'n', sum)
   end)
 end
 
@@ -96,7 +102,7 @@ if #found > 0 then
     -- What the mends above took away changes these two.
     local left = redis.call('ZCARD', scheduled_key)
     for _, queue in ipairs(queues) do left = left + redis.call('XLEN', queue.key) end
-    redis.call('HSET', depth_key, 'n', left)
+    redis.call('HSET', counts_key, 'tasks', left)
     redis.call('HINCRBY', totals_key, 'n', left - noted)
     note_due()
     if left > 0 then mark_ready() end
@@ -120,7 +126,10 @@ if counted == 0 and since > 0 and now_ms - since > IDLE_MS then
   for _, field in ipairs(redis.call('HKEYS', queues_key)) do
     if string.sub(field, 1, 1) ~= '!' then redis.call('HDEL', queues_key, field) end
   end
-  redis.call('DEL', depth_key)
+  redis.call('DEL', counts_key)
+  trim(ended_key, MAX_RESULTS, RESULT_TTL)
   if redis.call('EXISTS', dead_key) == 0 then redis.call('ZREM', active_key, client) end
+else
+  trim_ended()
 end
 return found

@@ -1,11 +1,10 @@
 #!lua flags=allow-oom
 -- @include scope
 -- @include record
--- @include pending
 -- Cancels one task that waits. KEYS: scope. ARGV: scope, id. Returns {} where this client has no such task, else
 -- {cancelled 0/1, running 0/1, record}.
 local id = ARGV[7]
-local record, packed = load_record(id)
+local record, packed = find_task(id)
 if not record or record[CLIENT] ~= client then return {} end
 local state = record[STATE]
 if state == SCHEDULED or state == RETRYING then
@@ -21,7 +20,7 @@ elseif state == IN_STREAM then
 else
   return { 0, 0, packed }
 end
-finish_record(id, record, CANCELLED)
+cancel_record(id, record)
 -- Its head may have been what held the queue back.
-if redis.call('HGET', depth_key, 'n') ~= '0' then mark_ready() end
+if tasks_left() > 0 then mark_ready() end
 return { 1, 0, cmsgpack.pack(record) }

@@ -3,7 +3,8 @@
 -- @include record
 -- @include claim
 -- Starts as many of one client's tasks as fit and are wanted. KEYS: scope. ARGV: scope, consumer, want.
--- Returns {limit, in flight, more 0/1, Redis's clock in ms, then id, entry, fence, record for each}.
+-- Returns {Redis's clock in ms, limit, in flight, more 0/1, then queue, entry, fence, id, task for each}; `id` is '' where the
+-- task is its entry (see lib/record.lua).
 local out = claim(ARGV[7], tonumber(ARGV[8]))
-table.insert(out, 4, now_ms)
+table.insert(out, 1, now_ms)
 return out

@@ -10,11 +10,14 @@ import msgspec
 from gateway import metrics
 from gateway.models import ClaimedTask, Outcome, Verdict
 from gateway.store.doorbell import Doorbell
-from gateway.store.records import claimed, encode_attempt, encode_failure
+from gateway.store.merging import Merger
+from gateway.store.records import claimed, encode_attempt, encode_failure, kept_fields
 from gateway.store.scripts import Runner
 
 _PER_CLIENT: Final = 100
 _READS: Final = 3
+_ROW: Final = 5
+_OWNED: Final = ord("1")
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -33,10 +36,16 @@ class Finished(msgspec.Struct, frozen=True):
     claimed: Claimed | None
 
 
-def _claimed(reply: list[Any]) -> Claimed:
-    limit, in_flight, more, now = reply[:4]
-    rows = reply[4:]
-    tasks = [claimed(rows[at], rows[at + 1], int(rows[at + 2]), rows[at + 3], now) for at in range(0, len(rows), 4)]
+class _Ended(msgspec.Struct):
+    """One attempt's end on its way: what the script is told of it, and how many tasks are wanted in its place."""
+
+    args: tuple[str | bytes | int | float, ...]
+    want: int
+
+
+def _claimed(client_id: str, reply: list[Any], now: int) -> Claimed:
+    limit, in_flight, more = reply[:3]
+    tasks = [claimed(client_id, reply[at : at + _ROW], now) for at in range(3, len(reply), _ROW)]
     return Claimed(tasks, limit, bool(more), in_flight)
 
 
@@ -48,6 +57,7 @@ class Claims:
         self._keyspace = runner.keyspace
         self._consumer = consumer
         self._doorbell = doorbell
+        self._finishing: Merger[_Ended, Finished] = Merger(runner.keyspace.partition, self._finish)
 
     async def ready(self, limit: int) -> list[str]:
         """Clients that have something to claim, longest ready first."""
@@ -63,32 +73,54 @@ class Claims:
 
     async def claim(self, client_id: str, want: int) -> Claimed:
         """Start as many of the client's tasks as fit and are wanted."""
-        return _claimed(await self._runner.run("claim", client_id, self._consumer, want))
+        now, *reply = await self._runner.run("claim", client_id, self._consumer, want)
+        return _claimed(client_id, reply, now)
 
     async def finish(self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0) -> Finished:
-        """Store what became of the attempt and free its slot. Safe to repeat after an unknown end."""
+        """Store what became of the attempt and free its slot. Safe to repeat after an unknown end.
+
+        Of a client's attempts that end together, one brings what is claimed for all of them.
+        """
         if self._runner.durable:
             want = 0  # a finish waits for nobody, and no task may start unconfirmed: it takes a claim of its own
         failed: Literal["dead", "retry"] = "dead" if retry_in is None else "retry"
         verdict: Literal["succeeded", "dead", "retry"] = "succeeded" if outcome.verdict is Verdict.DELIVERED else failed
-        reply = await self._runner.run(
-            "finish",
-            task.client_id,
-            self._consumer,
-            want,
-            task.task_id,
+        size, kept = kept_fields(task, payload=verdict != "succeeded")
+        args = (
+            task.queue,
             task.entry,
             task.fence,
+            task.task_id,
             verdict,
             int((retry_in or 0) * 1000),
             outcome.reason,
             encode_attempt(outcome),
             b"" if verdict == "succeeded" else encode_failure(outcome.attempt),
+            size,
+            kept,
         )
-        if not reply:
-            return Finished(owned=False, claimed=None)
-        metrics.finished(verdict)
-        return Finished(owned=True, claimed=_claimed(reply) if want else None)
+        finished = await self._finishing.submit(task.client_id, _Ended(args, want))
+        if finished.owned:
+            metrics.finished(verdict)
+        return finished
+
+    async def _finish(self, partition: int, ended: dict[str, list[_Ended]]) -> list[Finished]:
+        args: list[str | bytes | int | float] = [self._consumer]
+        for client_id, ones in ended.items():
+            args += client_id, len(ones), sum(one.want for one in ones)
+            for one in ones:
+                args += one.args
+        now, *reply = await self._runner.run_for_many("finish", partition, *args)
+        results: list[Finished] = []
+        for at, (client_id, ones) in enumerate(ended.items()):
+            owned, brought = reply[2 * at], _claimed(client_id, reply[2 * at + 1], now)
+            nothing = Claimed([], brought.limit, more=False, in_flight=brought.in_flight)
+            came = b"1" in owned
+            for one, mine in zip(ones, owned, strict=True):
+                results.append(Finished(owned=mine == _OWNED, claimed=brought if one.want and came else None))
+                if one.want:
+                    brought = nothing
+        return results
 
     async def renew(self, tasks: Sequence[ClaimedTask]) -> list[ClaimedTask]:
         """Renew the leases; returns the tasks that are not this process's any more."""
@@ -176,4 +208,4 @@ def _by_client(tasks: Sequence[ClaimedTask]) -> list[tuple[str, list[ClaimedTask
 
 
 def _named(tasks: Sequence[ClaimedTask]) -> list[str | int]:
-    return [part for task in tasks for part in (task.task_id, task.entry, task.fence)]
+    return [part for task in tasks for part in (task.queue, task.entry, task.fence)]

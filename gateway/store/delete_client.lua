@@ -8,6 +8,6 @@ redis.call(PUBLISH, BELL, 'c' .. client)
 for _, field in ipairs(redis.call('HKEYS', queues_key)) do
   if string.sub(field, 1, 1) == '!' then redis.call('HDEL', queues_key, field) end
 end
-redis.call('HDEL', depth_key, 'full')
+redis.call('HDEL', counts_key, 'full')
 if redis.call('EXISTS', queues_key) == 1 then mark_ready() end
 return there

@@ -6,7 +6,7 @@
 -- Returns {} where this client has no such task, else {running 0/1, record, paused 0/1, in flight, its bound, how many are ahead
 -- of it in its queue, ids in flight …}.
 local id, most = ARGV[7], tonumber(ARGV[8])
-local record, packed = load_record(id)
+local record, packed = find_task(id)
 if not record or record[CLIENT] ~= client then return {} end
 local queues, in_flight, _, is_paused = read_queues()
 local running, ahead, holders = 0, 0, {}
@@ -22,7 +22,7 @@ if record[STATE] == IN_STREAM then
     end
     for _, row in ipairs(queue.pending > 0 and redis.call('XPENDING', queue.key, group, '-', '+', most) or {}) do
       local entry = redis.call('XRANGE', queue.key, row[1], row[1])[1]
-      if entry and #holders < most then holders[#holders + 1] = entry[2][2] end
+      if entry and #holders < most then holders[#holders + 1] = id_in(entry) end
     end
   end
 end

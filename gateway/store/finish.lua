@@ -3,36 +3,101 @@
 -- @include record
 -- @include pending
 -- @include claim
--- Ends one attempt: frees the slot and stores the result, schedules the retry, or buries the task; then hands back the
--- client's next tasks in the same trip, or marks the client ready for others.
--- KEYS: scope. ARGV: scope, consumer, want, id, entry, fence, verdict (succeeded|retry|dead), retry in ms, reason, attempt (JSON),
---       and where it failed the shorter form that is kept beside later ones.
--- Returns {} where the claim is not this consumer's any more (nothing changed), else what claim.lua returns.
+-- Ends attempts of any clients of one partition: frees each slot and stores the result, schedules the retry, or buries the task;
+-- then hands back the client's next tasks in the same trip, or marks the client ready for others.
+-- KEYS: scope. ARGV: scope, consumer; then per client: its id, how many attempts, how many tasks are wanted; then per attempt of
+--       it: queue, entry, fence, id, verdict (succeeded|retry|dead), retry in ms, reason, attempt (JSON), where it failed the
+--       shorter form that is kept beside later ones, size, the fields from RUN_AT on where the task was its entry ('': it has
+--       a record).
+-- Returns {Redis's clock in ms, then per client: a string with 1 for each attempt that was this consumer's and 0 for each that
+-- was not any more (there nothing changed), and what claim.lua returns after the clock}.
 -- Safe to repeat: the second call finds no claim.
-local consumer, want, id, entry, fence = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10], tonumber(ARGV[11])
-local verdict, retry_in, reason, attempt, failure = ARGV[12], tonumber(ARGV[13]), ARGV[14], ARGV[15], ARGV[16]
+local consumer = ARGV[7]
+local FIRST, HEAD, WIDTH = 8, 3, 11
+local all_tasks, all_bytes = 0, 0
 
-local record = load_record(id)
-if not record or not owns(record, consumer, entry, fence) then return {} end
-drop_entry(record)
-record[ATTEMPTS] = record[ATTEMPTS] + 1
-record[LAST] = attempt
-if failure ~= '' then note_failure(record, failure) end
-local left
-if verdict == 'succeeded' then
-  left = finish_record(id, record, SUCCEEDED)
-elseif verdict == 'retry' then
-  schedule(id, record, now_ms + retry_in, RETRYING)
-else
-  left = bury(id, record, reason)
+-- A task that was its entry: it has a record from here on.
+local function end_fresh(id, queue, entry, verdict, retry_in, reason, attempt, failure, tail)
+  local created = tonumber(string.match(entry, '^%d+'))
+  if verdict == 'retry' then
+    local due = now_ms + retry_in
+    redis.call('SET', task_key(id), pack_record(RETRYING, '', due, created, 1, 0, attempt, '', queue, tail, failure))
+    redis.call('ZADD', scheduled_key, due, id)
+    note_due()
+    return false
+  end
+  local dead = verdict == 'dead'
+  redis.call('SET', task_key(id),
+    pack_record(dead and DEAD or SUCCEEDED, '', 0, created, 1, now_ms, attempt, dead and reason or '', queue, tail,
+      dead and failure or nil),
+    'EX', dead and DEAD_TTL or RESULT_TTL)
+  redis.call('ZADD', dead and dead_key or ended_key, now_ms, id)
+  if dead then trim(dead_key, MAX_DEAD, DEAD_TTL) end
+  return true
 end
-if want > 0 then
-  local out = claim(consumer, want)
-  table.insert(out, 4, now_ms)
-  return out
+
+-- Ends one attempt; returns whether its claim was this consumer's, and whether the task is over.
+local function finish(queue, entry, fence, id, verdict, retry_in, reason, attempt, failure, tail)
+  if not owns(queue, consumer, entry, tonumber(fence)) then return false end
+  if tail ~= '' then
+    drop_entry(queue, entry)
+    return true, end_fresh(id, queue, entry, verdict, tonumber(retry_in), reason, attempt, failure, tail)
+  end
+  local record = load_record(id)
+  if not record then return false end
+  drop_entry(queue, entry)
+  record[ATTEMPTS] = record[ATTEMPTS] + 1
+  record[LAST] = attempt
+  if failure ~= '' then note_failure(record, failure) end
+  if verdict == 'retry' then
+    schedule(id, record, now_ms + tonumber(retry_in), RETRYING)
+    return true, false
+  end
+  if verdict == 'dead' then store_dead(id, record, reason) else store_ended(id, record, SUCCEEDED) end
+  return true, true
 end
-redis.call('HDEL', depth_key, 'full')
--- Others look only if something waits here.
-local waiting = left or tonumber(redis.call('HGET', depth_key, 'n')) or 0
-if waiting > redis.call('ZCARD', scheduled_key) then mark_ready() end
-return { 0, 0, 0, now_ms }
+
+local out = { now_ms }
+local at = FIRST
+while at <= #ARGV do
+  local attempts, want = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  enter(ARGV[at])
+  at = at + HEAD
+  local owned, ended, bytes = {}, 0, 0
+  local succeeded = 0
+  for i = 1, attempts do
+    local queue, entry, fence, id, verdict, retry_in, reason, attempt, failure, size, tail =
+      unpack(ARGV, at, at + WIDTH - 1)
+    at = at + WIDTH
+    local mine, over = finish(queue, entry, fence, id, verdict, retry_in, reason, attempt, failure, tail)
+    owned[i] = mine and '1' or '0'
+    if over then
+      ended, bytes = ended + 1, bytes + tonumber(size)
+      if verdict == 'succeeded' then succeeded = succeeded + 1 end
+    end
+  end
+  all_tasks, all_bytes = all_tasks + ended, all_bytes + bytes
+  local counts = redis.call('HMGET', counts_key, 'odd', 'returned', 'ready', 'leased', 'full', 'tasks', 'bytes', 'ended')
+  local left = (tonumber(counts[6]) or 0) - ended
+  if ended > 0 then
+    local kept = (tonumber(counts[8]) or 0) + succeeded
+    -- `ended` is never less than there are, so the index is looked at only where it may be too long.
+    if kept > MAX_RESULTS then kept = trim(ended_key, MAX_RESULTS, RESULT_TTL) end
+    redis.call('HSET', counts_key, 'tasks', left, 'bytes', (tonumber(counts[7]) or 0) - bytes, 'ended', kept)
+    if left <= 0 then redis.call('ZADD', active_key, now_ms, client) end
+  end
+  out[#out + 1] = table.concat(owned)
+  if want > 0 and string.find(out[#out], '1', 1, true) then
+    out[#out + 1] = claim(consumer, want, counts)
+  else
+    if counts[5] then redis.call('HDEL', counts_key, 'full') end
+    -- Others look only if something waits here.
+    if left > 0 and not counts[3] and left > redis.call('ZCARD', scheduled_key) then mark_ready() end
+    out[#out + 1] = { 0, 0, 0 }
+  end
+end
+if all_tasks > 0 then
+  redis.call('HINCRBY', totals_key, 'n', -all_tasks)
+  redis.call('HINCRBY', totals_key, 'b', -all_bytes)
+end
+return out

@@ -7,7 +7,6 @@ key of a partition ends in the partition's hash tag, so a script touches one slo
 import binascii
 from typing import Final
 
-_CACHED: Final = 20_000
 PARTITIONS_ON_CLUSTER: Final = 64
 
 
@@ -18,7 +17,7 @@ class Keyspace:
         self.prefix = prefix
         self.partitions = partitions
         self.bell_head = f"{prefix}doorbell"
-        self._scopes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._scopes = [self._scope(partition) for partition in range(partitions)]
 
     def partition(self, client_id: str) -> int:
         """The partition that holds all keys of a client."""
@@ -167,33 +166,22 @@ class Keyspace:
         escaped = key.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
         return self._key(f"idempotency:{client_id}:{escaped}", self.partition(client_id))
 
-    def guard(self, client_id: str) -> tuple[str, ...]:
+    def guard(self, partition: int) -> tuple[str, ...]:
         """On a Cluster, a key that never exists, for every script to declare.
 
         While a slot moves key by key, a node runs a script whose declared keys it all has, and some of the keys that
         the script names itself may be on the other side: it would fail after its first writes, or begin a stream anew.
         With a declared key that is nowhere, both sides answer TRYAGAIN until the slot has moved.
         """
-        return () if self.partitions == 1 else (self._key("nowhere", self.partition(client_id)),)
+        return () if self.partitions == 1 else (self._key("nowhere", partition),)
 
-    def scope(self, client_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The KEYS and the first ARGV every client-scoped script begins with (lib/scope.lua reads them)."""
-        cached = self._scopes.get(client_id)
-        if cached is not None:
-            return cached
-        partition = self.partition(client_id)
-        names = (
-            "client_config",
-            "depth",
-            "queues",
-            "returned",
-            "scheduled",
-            "dead",
-            "ended",
-            "window",
-        )
+    def scope(self, partition: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The KEYS and the first ARGV every script of clients begins with (lib/scope.lua reads them, and names the keys
+        of a client); after these come the client's id, '' in a script of many, and the policy."""
+        return self._scopes[partition]
+
+    def _scope(self, partition: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         keys = (
-            *(self._key(f"{name}:{client_id}", partition) for name in names),
             self.ready(partition),
             self.due(partition),
             self.leases(partition),
@@ -201,14 +189,5 @@ class Keyspace:
             self.clients(partition),
             self.totals(partition),
         )
-        heads = (
-            self.tag(partition),
-            f"{self.prefix}task:",
-            f"{self.prefix}stream:{client_id}:",
-            f"{self.prefix}ratelimit:{client_id}:",
-            client_id,
-        )
-        if len(self._scopes) >= _CACHED:
-            self._scopes.clear()
-        self._scopes[client_id] = keys, heads
-        return keys, heads
+        publish = "SPUBLISH" if self.partitions > 1 else "PUBLISH"
+        return keys, (self.tag(partition), self.prefix, self.bell_head, publish)

@@ -10,8 +10,6 @@ local WANTED, ONLY, AT, AT_QUEUE, AFTER = ARGV[7], ARGV[8], ARGV[9], ARGV[10], A
 local MOST, REVERSE, MOST_BYTES = tonumber(ARGV[12]), ARGV[13] == '1', tonumber(ARGV[14])
 local looked, bytes = 0, 0
 
-local function task_at(_, found) return found[2][2], load_record(found[2][2]) end
-
 local out = { 0, '', '', '' }
 
 local function full() return looked >= MOST or bytes >= MOST_BYTES end

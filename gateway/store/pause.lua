@@ -6,6 +6,6 @@
 local field = '!' .. ARGV[7]
 if ARGV[8] == '1' then return redis.call('HSETNX', queues_key, field, now_ms) end
 local gone = redis.call('HDEL', queues_key, field)
-redis.call('HDEL', depth_key, 'full')
-if (tonumber(redis.call('HGET', depth_key, 'n')) or 0) > 0 then mark_ready() end
+redis.call('HDEL', counts_key, 'full')
+if (tonumber(redis.call('HGET', counts_key, 'tasks')) or 0) > 0 then mark_ready() end
 return gone

@@ -9,7 +9,7 @@ local most, taken, buried, ghosts, longest, pending = tonumber(ARGV[7]), 0, 0, 0
 local cut = false
 for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
   local key = stream_key(queue)
-  if queue ~= '' and redis.call('EXISTS', key) == 1 and #redis.call('XINFO', 'GROUPS', key) > 0 then
+  if string.find(queue, '^[^!]') and redis.call('EXISTS', key) == 1 and #redis.call('XINFO', 'GROUPS', key) > 0 then
     local from = '-'
     while not cut do
       local rows = redis.call('XPENDING', key, group, from, '+', 100)
@@ -23,16 +23,16 @@ for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
           break
         else
           local entry = redis.call('XRANGE', key, row[1], row[1])[1]
-          local record = entry and load_record(entry[2][2])
+          local id, record
+          if entry then id, record = task_at(queue, entry) end
           if not record then -- a ghost would hold its slot for ever
             redis.call('XACK', key, group, row[1])
             redis.call('XDEL', key, row[1])
             ghosts = ghosts + 1
           else
-            local id = entry[2][2]
             record[CRASHES] = record[CRASHES] + 1
             if record[CRASHES] >= MAX_DELIVERIES then
-              drop_entry(record)
+              drop_entry(queue, row[1])
               bury(id, record, string.format('no outcome after %d deliveries', record[CRASHES]))
               buried = buried + 1
             else
@@ -52,9 +52,7 @@ elseif pending > 0 then
   redis.call('ZADD', leases_key, now_ms + LEASE_MS - longest, client)
 else
   redis.call('ZREM', leases_key, client)
+  redis.call('HDEL', counts_key, 'leased')
 end
-if taken + buried + ghosts > 0 then
-  redis.call('HDEL', depth_key, 'full')
-  mark_ready()
-end
+if taken + buried + ghosts > 0 then look_again() end
 return { taken, buried }

@@ -1,9 +1,9 @@
-"""The stored form of a task, as lib/record.lua lays it out: one packed array, version first."""
+"""The stored forms of a task, as lib/record.lua lays them out: a fresh one is its stream entry, every other one has a
+record. Both are packed arrays and share the fields from `run_at` on."""
 
 from itertools import count
 from os import urandom
-from time import time
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import orjson
@@ -15,8 +15,7 @@ _EARLIER_HEAD = 512  # characters of an answer that others came after
 
 class Record(msgspec.Struct, array_like=True, frozen=True):
     """A task's record. Times are Unix ms by Redis's clock, 0 for none; `headers` and `last` are JSON, `labels` apart by
-    spaces; `earlier`, there only once an attempt has failed, is a line of JSON for each that did. Older records lack
-    the last three."""
+    spaces; `earlier`, there only once an attempt has failed, is a line of JSON for each that did."""
 
     version: int
     state: str
@@ -47,8 +46,28 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     earlier: str = ""
 
 
+class Fresh(msgspec.Struct, array_like=True, frozen=True):
+    """The value of a stream entry that is a task: the end of its id, and a record's fields from `run_at` on."""
+
+    unique: str
+    run_at: int
+    expires: int
+    bound: int
+    max_retry: int
+    timeout: float
+    size: int
+    method: str
+    url: str
+    headers: str
+    has_body: int
+    body: str
+    trace: str
+    labels: str
+
+
 _decode = msgspec.msgpack.Decoder(Record).decode
-_encoder = msgspec.msgpack.Encoder()
+_decode_fresh = msgspec.msgpack.Decoder(Fresh).decode
+_encode = msgspec.msgpack.Encoder().encode
 _decode_attempt = msgspec.json.Decoder(Attempt).decode
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 _OVERHEAD = 160  # bytes a record takes beside url, headers and body: keys, index and stream entry not counted
@@ -66,25 +85,25 @@ _process = urandom(5).hex()
 _sequence = count()
 
 
-def new_task_id() -> str:
-    """A unique, roughly time-ordered id: 12 hex digits of ms, 10 of this process start, 6 of a counter."""
-    return f"{int(time() * 1000):012x}{_process}{next(_sequence) & 0xFFFFFF:06x}"
+def unique_end() -> str:
+    """What makes a task's id unique behind the time that the script puts before it: 10 hex digits of this process
+    start, 6 of a counter."""
+    return f"{_process}{next(_sequence) & 0xFFFFFF:06x}"
 
 
-def fixed_fields(client_id: str, spec: TaskSpec) -> tuple[bytes, int]:
-    """The fields admit appends to the ones it makes, packed without an array header, and the size they count as."""
+def fixed_fields(spec: TaskSpec) -> tuple[bytes, int]:
+    """The fields from `run_at` on, packed without an array header, and the size they count as."""
     headers = orjson.dumps(spec.headers).decode() if spec.headers else ""
     body = spec.body.decode() if spec.body is not None else ""
     labels = " ".join(spec.labels)
     size = _OVERHEAD + len(spec.url) + len(headers) + len(spec.body or b"") + len(spec.trace) + len(labels)
-    values: tuple[Any, ...] = (
-        client_id,
-        spec.queue,
+    timeout = int(spec.timeout)
+    values = (
         spec.run_at,
         spec.expires_at,
         spec.bound,
         spec.max_retry,
-        spec.timeout,
+        timeout if timeout == spec.timeout else spec.timeout,  # six bytes less
         size,
         spec.method,
         spec.url,
@@ -94,30 +113,79 @@ def fixed_fields(client_id: str, spec: TaskSpec) -> tuple[bytes, int]:
         spec.trace,
         labels,
     )
-    return _encoder.encode(values)[1:], size  # 15 fields: the array header is one byte, as it is not for more
+    return _encode(values)[1:], size  # 13 fields: the array header is one byte, as it is not for more than 15
 
 
-def claimed(task_id: bytes, entry: bytes, fence: int, packed: bytes, now: int) -> ClaimedTask:
-    """The claim as the dispatcher sees it."""
-    record = _decode(packed)
+def claimed(client_id: str, row: list[Any], now: int) -> ClaimedTask:
+    """The claim as the dispatcher sees it; ``row`` is queue, entry, fence, id, task (see claim.lua)."""
+    queue, entry, fence, task_id, packed = row
+    place = entry.decode()
+    if task_id:
+        record = _decode(packed)
+        return ClaimedTask(
+            task_id=task_id.decode(),
+            client_id=client_id,
+            queue=queue.decode(),
+            entry=place,
+            fence=fence,
+            attempt=record.attempts + record.crashes + 1,
+            failures=record.attempts,
+            max_retry=record.max_retry,
+            timeout=record.timeout,
+            method=record.method,
+            url=record.url,
+            headers=_decode_headers(record.headers) if record.headers else {},
+            body=record.body.encode() if record.has_body else None,
+            due_at=record.due,
+            claimed_at=now,
+            trace=record.trace,
+            stored=record,
+        )
+    fresh = _decode_fresh(packed)
+    ms, _, sequence = place.partition("-")
+    due = int(ms)
     return ClaimedTask(
-        task_id=task_id.decode(),
-        client_id=record.client,
-        queue=record.queue,
-        entry=entry.decode(),
+        task_id=f"{due:012x}{int(sequence):04x}{fresh.unique}",
+        client_id=client_id,
+        queue=queue.decode(),
+        entry=place,
         fence=fence,
-        attempt=record.attempts + record.crashes + 1,
-        failures=record.attempts,
-        max_retry=record.max_retry,
-        timeout=record.timeout,
-        method=record.method,
-        url=record.url,
-        headers=_decode_headers(record.headers) if record.headers else {},
-        body=record.body.encode() if record.has_body else None,
-        due_at=record.due,
+        attempt=1,
+        failures=0,
+        max_retry=fresh.max_retry,
+        timeout=fresh.timeout,
+        method=fresh.method,
+        url=fresh.url,
+        headers=_decode_headers(fresh.headers) if fresh.headers else {},
+        body=fresh.body.encode() if fresh.has_body else None,
+        due_at=due,
         claimed_at=now,
-        trace=record.trace,
+        trace=fresh.trace,
+        stored=fresh,
     )
+
+
+def kept_fields(task: ClaimedTask, *, payload: bool) -> tuple[int, bytes]:
+    """The task's size, and what is to be stored of a fresh one at its first attempt's end: the fields from `run_at` on,
+    without headers and body unless the ``payload`` is needed again. Empty for one that has a record."""
+    fresh = cast("Fresh | Record", task.stored)
+    if isinstance(fresh, Record):
+        return fresh.size, b""
+    rest = (fresh.headers, fresh.has_body, fresh.body) if payload else ("", 0, "")
+    values = (
+        fresh.run_at,
+        fresh.expires,
+        fresh.bound,
+        fresh.max_retry,
+        fresh.timeout,
+        fresh.size,
+        fresh.method,
+        fresh.url,
+        *rest,
+        fresh.trace,
+        fresh.labels,
+    )
+    return fresh.size, _encode(values)[1:]
 
 
 def encode_attempt(outcome: Outcome) -> bytes:

@@ -8,19 +8,17 @@ local known, given = {}, 0
 for i = 8, #ARGV, 2 do known[ARGV[i] .. ' ' .. ARGV[i + 1]] = true end
 for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
   local key = stream_key(queue)
-  if queue ~= '' and redis.call('EXISTS', key) == 1 then
+  if string.find(queue, '^[^!]') and redis.call('EXISTS', key) == 1 then
     for _, row in ipairs(redis.call('XPENDING', key, group, '-', '+', 100, ARGV[7])) do
       local entry = not known[queue .. ' ' .. row[1]] and redis.call('XRANGE', key, row[1], row[1])[1]
-      local record = entry and load_record(entry[2][2])
+      local id, record
+      if entry then id, record = task_at(queue, entry) end
       if record then
-        give_back(entry[2][2], record, row[4])
+        give_back(id, record, row[4])
         given = given + 1
       end
     end
   end
 end
-if given > 0 then
-  redis.call('HDEL', depth_key, 'full')
-  mark_ready()
-end
+if given > 0 then look_again() end
 return given

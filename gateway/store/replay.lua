@@ -14,8 +14,8 @@ for i = 7, #ARGV do
     append(id, record)
     redis.call('HINCRBY', totals_key, 'n', 1)
     redis.call('HINCRBY', totals_key, 'b', record[SIZE])
-    redis.call('HINCRBY', depth_key, 'b', record[SIZE])
-    redis.call('HINCRBY', depth_key, 'n', 1)
+    redis.call('HINCRBY', counts_key, 'bytes', record[SIZE])
+    redis.call('HINCRBY', counts_key, 'tasks', 1)
     replayed = replayed + 1
   end
 end

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from importlib import resources
 from time import perf_counter
@@ -55,7 +55,7 @@ class Policy(Protocol):
         """Come to know them; raises StoreUnavailable."""
 
 
-def pack_policy(settings: Settings, keyspace: Keyspace, tiers: Mapping[str, RateLimit]) -> bytes:
+def pack_policy(settings: Settings, tiers: Mapping[str, RateLimit]) -> bytes:
     """The settings and the tiers as one packed array."""
     limits = {name: limit.max_concurrent for name, limit in tiers.items()}
     return msgspec.msgpack.encode(
@@ -66,8 +66,6 @@ def pack_policy(settings: Settings, keyspace: Keyspace, tiers: Mapping[str, Rate
             settings.max_dead_per_client,
             settings.max_deliveries,
             int(settings.lease_seconds * 1000),
-            keyspace.bell_head,
-            "SPUBLISH" if keyspace.partitions > 1 else "PUBLISH",
             orjson.dumps(limits).decode(),
             orjson.dumps(settings.queue_weights).decode(),
         ]
@@ -91,12 +89,19 @@ class Runner:
         """Whether what adds or starts a task waits for replicas or disks (DURABILITY)."""
         return self._sealed is not self.link
 
-    async def run(self, name: str, client_id: str, *args: str | bytes | int | float, keys: Sequence[str] = ()) -> Any:
-        """The reply of the client-scoped script; raises StoreUnavailable where Redis did not do it or nobody knows."""
-        scope, heads = self.keyspace.scope(client_id)
-        names = (*scope, *keys, *self.keyspace.guard(client_id))
+    async def run(self, name: str, client_id: str, *args: str | bytes | int | float) -> Any:
+        """The reply of a script of one client; raises StoreUnavailable where Redis did not do it or nobody knows."""
+        return await self._run(name, self.keyspace.partition(client_id), client_id, args)
+
+    async def run_for_many(self, name: str, partition: int, *args: str | bytes | int | float) -> Any:
+        """The reply of a script that serves any clients of the partition; otherwise as `run`."""
+        return await self._run(name, partition, "", args)
+
+    async def _run(self, name: str, partition: int, client_id: str, args: tuple[str | bytes | int | float, ...]) -> Any:
+        names, heads = self.keyspace.scope(partition)
+        names += self.keyspace.guard(partition)
         policy = self._policy.packed or await self._policy.load()
-        tail = (len(names), *names, *heads, policy, *args)
+        tail = (len(names), *names, *heads, client_id, policy, *args)
         started = perf_counter()
         try:
             return await self._call(self._sealed if name in _SEALED else self.link, name, *tail)

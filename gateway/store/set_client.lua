@@ -10,6 +10,6 @@ redis.call('SET', config_key, ARGV[8])
 redis.call('ZADD', clients_key, 0, client)
 redis.call(PUBLISH, BELL, 'c' .. client)
 -- A higher limit may let waiting work start.
-redis.call('HDEL', depth_key, 'full')
+redis.call('HDEL', counts_key, 'full')
 if redis.call('EXISTS', queues_key) == 1 then mark_ready() end
 return 1

@@ -2,7 +2,7 @@
 -- @include scope
 -- @include record
 -- One task as it stands. KEYS: scope. ARGV: scope, id. Returns {} where this client has no such task, else {running 0/1, record}.
-local record, packed = load_record(ARGV[7])
+local record, packed = find_task(ARGV[7])
 if not record or record[CLIENT] ~= client then return {} end
 local running = 0
 if record[STATE] == IN_STREAM then

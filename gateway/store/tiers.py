@@ -66,7 +66,7 @@ class Tiers:
         self._stored = stored
         self.current.clear()
         self.current.update(self._settings.tiers, **stored)
-        self.packed = pack_policy(self._settings, self._keyspace, self.current)
+        self.packed = pack_policy(self._settings, self.current)
         return self.packed
 
     async def refresh(self) -> bool:

@@ -1,10 +1,12 @@
 #!lua flags=no-writes
 -- @include scope
+-- @include record
 -- @include window
 -- A client's figures of this moment; consumes nothing. KEYS: scope. ARGV: scope, algorithm.
 -- Returns {Redis's clock in µs, used, reset, in flight, waiting to start, scheduled, dead, since when the oldest that is due waits (ms; 0:
 -- none waits), that one's id, then the paused queues ('': all)}.
-local window = read_window(ARGV[7])
+local counts = redis.call('HMGET', counts_key, 'n', 'o', 'l', now_s, 'tasks')
+local window = read_window(ARGV[7], unpack(counts, 1, 4))
 local in_flight, oldest, oldest_id, paused = 0, 0, '', {}
 local function waits_since(ms, id)
   if oldest == 0 or ms < oldest then oldest, oldest_id = ms, id end
@@ -22,11 +24,11 @@ for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
       for j = 1, #groups[1], 2 do seen[groups[1][j]] = groups[1][j + 1] end
       in_flight = in_flight + seen['pending']
       local next_one = redis.call('XRANGE', key, '(' .. seen['last-delivered-id'], '+', 'COUNT', 1)[1]
-      if next_one then waits_since(tonumber(string.match(next_one[1], '^%d+')), next_one[2][2]) end
+      if next_one then waits_since(tonumber(string.match(next_one[1], '^%d+')), id_in(next_one)) end
     end
   end
 end
-local all = tonumber(redis.call('HGET', depth_key, 'n')) or 0
+local all = tonumber(counts[5]) or 0
 local scheduled = redis.call('ZCARD', scheduled_key)
 local dead = redis.call('ZCOUNT', dead_key, now_ms - DEAD_TTL * 1000, '+inf')
 return { string.format('%d%06d', now_s, now_us), window.used, window.reset, in_flight,

@@ -2,15 +2,21 @@
 -- starts only while that is below its own bound (its override's, else the client's limit). Returned entries go first, in
 -- their old order; queues share by weight; within a queue nothing overtakes.
 local MOST_BURIED = 50 -- expired tasks buried in one call
+local READY_MS = 1000 -- a client that stays ready is moved to the end of the line this often
+
+local tiers
+local function tier_limit(name)
+  tiers = tiers or cjson.decode(TIERS)
+  return tiers[name]
+end
 
 local function limit_now()
   local text = redis.call('GET', config_key)
   local ok, config = pcall(cjson.decode, text or '')
-  if not ok or type(config) ~= 'table' then return cjson.decode(TIERS)['default'] end
+  if not ok or type(config) ~= 'table' then return tier_limit('default') end
   local own = type(config['rate_limit']) == 'table' and tonumber(config['rate_limit']['max_concurrent'])
   if own and config['source'] ~= 'tier' then return own end
-  local tiers = cjson.decode(TIERS)
-  return type(config['tier']) == 'string' and tiers[config['tier']] or own or tiers['default']
+  return type(config['tier']) == 'string' and tier_limit(config['tier']) or own or tier_limit('default')
 end
 
 -- The client's streams: {name, key, pending, last (delivered id), pass}; their pending in all; the virtual time they have
@@ -49,24 +55,47 @@ local function expired(record)
   return record[EXPIRES] > 0 and record[EXPIRES] <= now_ms and record[ATTEMPTS] + record[CRASHES] == 0
 end
 
--- Returns {limit, in_flight, more, id, entry, fence, packed, …}; takes the client off `ready` or leaves it there, to match.
-local function claim(consumer, want)
-  local limit = limit_now()
-  local queues, in_flight, virtual, is_paused = read_queues()
-  local out, claimed, buried = { 0, 0, 0 }, 0, 0
-  local more, blocked = false, {}
-
-  local function fits(record)
-    local bound = record[BOUND] > 0 and record[BOUND] or limit
-    return in_flight < bound and not is_paused(record[QUEUE])
+-- What a claim returns: {limit, in flight, more 0/1, then queue, entry, fence, id, task for each}. `id` is '' where the task is
+-- its entry, whose value then is the task.
+local function starting(limit, in_flight)
+  local claim = { limit = limit, in_flight = in_flight, claimed = 0, more = false, out = { 0, 0, 0 } }
+  function claim.start(queue, entry, fence, id, packed)
+    claim.claimed, claim.in_flight = claim.claimed + 1, claim.in_flight + 1
+    local out, at = claim.out, #claim.out
+    out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = queue, entry, fence, id, packed
   end
-  local function started(id, record, packed, entry, fence)
-    claimed = claimed + 1
-    in_flight = in_flight + 1
-    out[#out + 1] = id
-    out[#out + 1] = entry
-    out[#out + 1] = fence
-    out[#out + 1] = packed
+  return claim
+end
+
+-- Where all of the client's tasks wait in one stream and are alike: whatever is next may start, so nothing has to be looked at.
+local function claim_plainly(claim, queue, consumer, want)
+  local room = math.min(want, claim.limit - claim.in_flight)
+  if room <= 0 then return end
+  local got = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', room, 'STREAMS', queue.key, '>')
+  for _, found in ipairs(got and got[1][2] or {}) do
+    local value = found[2][2]
+    if found[2][1] == 'r' then
+      claim.start(queue.name, found[1], 1, '', value)
+    else
+      local packed = redis.call('GET', task_key(value))
+      if packed then
+        claim.start(queue.name, found[1], 1, value, packed)
+      else -- its record was deleted by hand: a ghost would hold its slot for ever
+        redis.call('XACK', queue.key, group, found[1])
+        redis.call('XDEL', queue.key, found[1])
+      end
+    end
+  end
+  -- As many as were asked for: there may be more, which the next claim finds out.
+  claim.more = claim.claimed >= want and claim.in_flight < claim.limit
+end
+
+-- Everything that may hold a task back is looked at, one by one. Returns whether nothing odd waits any more, and whether nothing
+-- that was taken back does.
+local function claim_one_by_one(claim, queues, virtual, is_paused, consumer, want)
+  local blocked, buried = {}, 0
+  local function fits(queue, bound)
+    return claim.in_flight < (bound > 0 and bound or claim.limit) and not is_paused(queue)
   end
 
   -- Entries taken back from a dead or draining dispatcher: still in the stream, no longer pending.
@@ -76,39 +105,44 @@ local function claim(consumer, want)
     if not record or record[STATE] ~= IN_STREAM then
       redis.call('ZREM', returned_key, id)
     elseif expired(record) then
-      drop_entry(record)
+      drop_entry(record[QUEUE], record[ENTRY])
       redis.call('ZREM', returned_key, id)
       bury(id, record, 'expired')
     elseif not blocked[record[QUEUE]] then
-      if not fits(record) then
+      if not fits(record[QUEUE], record[BOUND]) then
         blocked[record[QUEUE]] = true
-      elseif claimed >= want then
-        more = true
+      elseif claim.claimed >= want then
+        claim.more = true
         break
       else
         local fence = record[FENCE] + 1
         redis.call('ZREM', returned_key, id)
         local got = redis.call('XCLAIM', stream_key(record[QUEUE]), group, consumer, 0, record[ENTRY],
           'RETRYCOUNT', fence, 'FORCE', 'JUSTID')
-        if got[1] then started(id, record, packed, record[ENTRY], fence) end
+        if got[1] then claim.start(record[QUEUE], record[ENTRY], fence, id, packed) end
       end
     end
-    if i == want + 16 and claimed < want and not next(blocked) then more = true end
+    if i == want + 16 and claim.claimed < want and not next(blocked) then claim.more = true end
   end
 
   -- Heads of the queues that have something to start, cheapest virtual time first (stride scheduling).
   local weights
+  local odd = false -- something waits that has a bound or an expiry of its own
   local function next_head(queue)
     while true do
       local found = redis.call('XRANGE', queue.key, '(' .. queue.last, '+', 'COUNT', 1)[1]
       if not found then return nil end
-      local id = found[2][2]
-      local record, packed = load_record(id)
-      if record and not expired(record) then return { id = id, record = record, packed = packed, entry = found[1] } end
-      if buried >= MOST_BURIED then more = true return nil end
+      local value = found[2][2]
+      if found[2][1] == 'r' then return { id = '', packed = value, bound = 0, entry = found[1] } end
+      local record, packed = load_record(value)
+      odd = odd or (record and (record[BOUND] > 0 or record[EXPIRES] > 0))
+      if record and not expired(record) then
+        return { id = value, packed = packed, bound = record[BOUND], entry = found[1] }
+      end
+      if buried >= MOST_BURIED then claim.more = true return nil end
       buried = buried + 1
       redis.call('XDEL', queue.key, found[1])
-      if record then bury(id, record, 'expired') end
+      if record then bury(value, record, 'expired') end
     end
   end
   local heads = {}
@@ -118,6 +152,7 @@ local function claim(consumer, want)
       if queue.head then heads[#heads + 1] = queue end
     end
   end
+  local drained = #heads == 0 and not next(blocked)
   local contended = #heads > 1
   while #heads > 0 do
     local best
@@ -127,14 +162,14 @@ local function claim(consumer, want)
     end
     local queue = heads[best]
     local head = queue.head
-    if not fits(head.record) then
+    if not fits(queue.name, head.bound) then
       table.remove(heads, best)
-    elseif claimed >= want then
-      more = true
+    elseif claim.claimed >= want then
+      claim.more = true
       break
     else
       redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', 1, 'STREAMS', queue.key, '>')
-      started(head.id, head.record, head.packed, head.entry, 1)
+      claim.start(queue.name, head.entry, 1, head.id, head.packed)
       queue.last = head.entry
       if contended then
         weights = weights or cjson.decode(WEIGHTS)
@@ -142,9 +177,9 @@ local function claim(consumer, want)
         queue.pass = queue.at + 1 / (weights[queue.name] or 1)
         queue.moved = true
       end
-      if claimed >= want and in_flight < limit then
+      if claim.claimed >= want and claim.in_flight < claim.limit then
         -- That something waits is all there is to know; whether an override holds it back, the next claim finds out.
-        more = more or #heads > 1 or #redis.call('XRANGE', queue.key, '(' .. queue.last, '+', 'COUNT', 1) > 0
+        claim.more = claim.more or #heads > 1 or #redis.call('XRANGE', queue.key, '(' .. queue.last, '+', 'COUNT', 1) > 0
         break
       end
       queue.head = next_head(queue)
@@ -157,15 +192,50 @@ local function claim(consumer, want)
     end
     redis.call('HSET', queues_key, '', string.format('%.6f', virtual))
   end
+  return drained and not odd, #returned == 0
+end
 
-  if more then redis.call('ZADD', ready_key, now_ms, client) else redis.call('ZREM', ready_key, client) end
-  -- At its limit the client needs no waking by admit: whatever frees a slot looks again, and so does a resume.
-  if in_flight >= limit or is_paused('') then
-    redis.call('HSETNX', depth_key, 'full', now_ms) -- since when, for who asks why
+-- Returns what `starting` describes; takes the client off `ready` or leaves it there, to match. `counts` are its `odd`,
+-- `returned`, `ready`, `leased` and `full`, where they have been read already.
+local function claim(consumer, want, counts)
+  local odd, returned, ready, leased, full =
+    unpack(counts or redis.call('HMGET', counts_key, 'odd', 'returned', 'ready', 'leased', 'full'), 1, 5)
+  local queues, in_flight, virtual, is_paused = read_queues()
+  local claim = starting(limit_now(), in_flight)
+  if #queues == 1 and not odd and not returned and not is_paused(queues[1].name) then
+    claim_plainly(claim, queues[1], consumer, want)
   else
-    redis.call('HDEL', depth_key, 'full')
+    local none_odd, none_returned = claim_one_by_one(claim, queues, virtual, is_paused, consumer, want)
+    if odd and none_odd then redis.call('HDEL', counts_key, 'odd') end
+    if returned and none_returned then redis.call('HDEL', counts_key, 'returned') end
   end
-  if claimed > 0 then redis.call('ZADD', leases_key, 'NX', now_ms + LEASE_MS, client) end
-  out[1], out[2], out[3] = limit, in_flight, more and 1 or 0
+
+  local changed = {}
+  local function note(field, value)
+    changed[#changed + 1] = field
+    changed[#changed + 1] = value
+  end
+  if claim.more then
+    if not ready or now_ms - tonumber(ready) >= READY_MS then
+      redis.call('ZADD', ready_key, now_ms, client)
+      note('ready', now_ms)
+    end
+  elseif ready or not counts then
+    redis.call('ZREM', ready_key, client)
+    redis.call('HDEL', counts_key, 'ready')
+  end
+  if claim.claimed > 0 and not leased then
+    redis.call('ZADD', leases_key, 'NX', now_ms + LEASE_MS, client)
+    note('leased', 1)
+  end
+  -- At its limit the client needs no waking by admit: whatever frees a slot looks again, and so does a resume.
+  if claim.in_flight >= claim.limit or is_paused('') then
+    if not full then note('full', now_ms) end -- since when, for who asks why
+  elseif full then
+    redis.call('HDEL', counts_key, 'full')
+  end
+  if #changed > 0 then redis.call('HSET', counts_key, unpack(changed)) end
+  local out = claim.out
+  out[1], out[2], out[3] = claim.limit, claim.in_flight, claim.more and 1 or 0
   return out
 end

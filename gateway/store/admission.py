@@ -1,0 +1,136 @@
+"""Admitting tasks: one script decides and stores. Requests that come in together share its calls."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gateway.errors import StoreUnavailable
+from gateway.models import (
+    Admission,
+    Admitted,
+    Duplicate,
+    GatewayFull,
+    KeyConflict,
+    QueueFull,
+    RateLimited,
+    TaskSpec,
+    TooManyClients,
+    TooManyQueues,
+    Window,
+)
+from gateway.settings import Settings
+from gateway.store.clients import Clients
+from gateway.store.merging import MOST, Merger
+from gateway.store.records import fixed_fields, unique_end
+from gateway.store.scripts import Runner
+
+_Args = tuple[str | bytes | int | float, ...]
+_ROW: Final = 4
+
+
+class _Wanted(msgspec.Struct):
+    """One task on its way: what the script is told of it, whether its client is new, whether this process claims it."""
+
+    args: _Args
+    create: bool
+    local: bool
+
+
+_REFUSALS: Final[dict[int, Callable[[Window, bytes], Admission]]] = {
+    2: lambda window, detail: Duplicate(task_id=detail.decode(), window=window),
+    3: lambda window, detail: KeyConflict(task_id=detail.decode(), window=window),
+    4: lambda window, detail: RateLimited(window=window, retry_after=int(float(detail))),
+    5: lambda window, _: QueueFull(window=window, what="tasks"),
+    6: lambda window, _: QueueFull(window=window, what="bytes"),
+    7: lambda window, _: TooManyQueues(window=window),
+    8: lambda window, _: TooManyClients(window=window),
+    9: lambda window, _: GatewayFull(window=window, what="tasks"),
+    10: lambda window, _: GatewayFull(window=window, what="bytes"),
+}
+_ADMITTED: Final = 1
+_SCHEDULED: Final = 0
+
+
+class Admissions:
+    """The way in for tasks."""
+
+    def __init__(self, runner: Runner, clients: Clients, settings: Settings) -> None:
+        self._runner = runner
+        self._keyspace = runner.keyspace
+        self._clients = clients
+        self._args: _Args = (
+            settings.window_algorithm,
+            runner.keyspace.share(settings.max_clients),
+            settings.max_queued_per_client,
+            settings.max_queued_bytes_per_client,
+            settings.max_queues_per_client,
+            runner.keyspace.share(settings.max_queued, settings.max_queued_per_client),
+            runner.keyspace.share(settings.max_queued_bytes, settings.max_queued_bytes_per_client),
+            settings.idempotency_ttl,
+        )
+        self._merger: Merger[_Wanted, Admission] = Merger(runner.keyspace.partition, self._carry_out)
+
+    async def admit(self, client_id: str, spec: TaskSpec, *, create: bool, local: bool = False) -> Admission:
+        """Decide and store in one step. ``create``: the client is unknown; ``local``: this process will claim it."""
+        return await self._merger.submit(client_id, _Wanted(self._told(client_id, spec), create, local))
+
+    async def admit_many(
+        self, client_id: str, specs: Sequence[TaskSpec], *, create: bool
+    ) -> list[Admission | StoreUnavailable]:
+        """Decide and store each, in order, in chunks; if Redis fails midway, the rest are what it failed with."""
+        results: list[Admission | StoreUnavailable] = []
+        partition = self._keyspace.partition(client_id)
+        for start in range(0, len(specs), MOST):
+            chunk = [_Wanted(self._told(client_id, spec), create, local=False) for spec in specs[start : start + MOST]]
+            try:
+                results += await self._carry_out(partition, {client_id: chunk})
+            except StoreUnavailable as error:
+                results += [error] * (len(specs) - len(results))
+                break
+        return results
+
+    def _told(self, client_id: str, spec: TaskSpec) -> _Args:
+        tail, size = fixed_fields(spec)
+        key = spec.idempotency_key
+        return (
+            spec.queue,
+            spec.requests_per_min,
+            spec.cost,
+            size,
+            int(spec.delay * 1000),
+            spec.run_at,
+            spec.bound,
+            1 if spec.expires_at else 0,
+            "" if key is None else self._keyspace.idempotency(client_id, key),
+            "" if key is None else spec.fingerprint.hex(),
+            unique_end(),
+            tail,
+        )
+
+    async def _carry_out(self, partition: int, wanted: dict[str, list[_Wanted]]) -> list[Admission]:
+        args = [*self._args]
+        for client_id, ones in wanted.items():
+            create = any(one.create for one in ones)
+            quiet = all(one.local for one in ones)
+            new = self._clients.encoded(self._clients.new(client_id)) if create else b""
+            args += client_id, len(ones), new, int(quiet)
+            for one in ones:
+                args += one.args
+        reply: list[Any] = await self._runner.run_for_many("admit", partition, *args)
+        now = int(reply[0]) / 1_000_000
+        results: list[Admission] = []
+        at = 1
+        for ones in wanted.values():
+            created = bool(reply[at])
+            at += 1
+            for _ in ones:
+                code, used, reset, detail = reply[at : at + _ROW]
+                at += _ROW
+                window = Window(used, reset, now)
+                if code in {_ADMITTED, _SCHEDULED}:
+                    results.append(Admitted(detail.decode(), window, created, code == _SCHEDULED))
+                    created = False  # the first that was admitted made it
+                else:
+                    results.append(_REFUSALS[code](window, detail))
+        return results
