@@ -37,28 +37,27 @@ from gateway.dispatch.traced import TracedSender
 from gateway.dispatch.upkeep import Upkeep
 from gateway.exposure import exposures
 from gateway.keys import AppKeys
+from gateway.listeners import Listener, listen
 from gateway.middleware.chains import ADMIN, app_chain
 from gateway.middleware.contracts import Dispatching, TargetCheck
 from gateway.middleware.keyring import Keyring
-from gateway.middleware.listening import Runner
 from gateway.middleware.security_headers import security_headers
 from gateway.openapi.routes import ROUTES as DOCUMENTATION
 from gateway.presence import presence
-from gateway.reloading import WatchedFiles, reloading
+from gateway.reloading import hear_hangup, reloading
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.counting import counting
 from gateway.store.embedded import EmbeddedValkey, warn_if_redis_elsewhere
 from gateway.store.gauges import keep_gauges
 from gateway.tracing.setup import tracing
-from gateway.workers import WORKER, heartbeat
+from gateway.workers import heartbeat
 
 if TYPE_CHECKING:
     from gateway.tracing.spans import Spans
 
 log = structlog.get_logger()
 
-REQUEST_SECONDS = 3.0  # what open requests get at a stop; with the drain it stays below Kubernetes's 30 s
 _FILES_BESIDE_CALLS = 64  # Redis, listeners, requests, the log
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -143,6 +142,7 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    hear_hangup(lambda: None)  # until there is something to read again
     folder = os.environ.get(_MULTIPROCESS)
     metrics.configure(settings.metrics_max_clients, Path(folder) if folder else None)
     for opened in exposures(settings):
@@ -207,7 +207,14 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
         dispatcher: Dispatcher | None = None
         if settings.role in {"all", "dispatcher"} and not settings.admin_only:
             dispatcher = await _make_dispatcher(stack, settings, store, guard, spans)
-        urls, watched = await _listen(stack, settings, store, dispatcher, guard, spans=spans)
+        listeners = []
+        if not settings.admin_only:
+            app = create_app(settings, store, dispatcher, guard, spans)
+            listeners.append(Listener(app, settings.port, admin=False))
+        if settings.admin_port is not None and settings.role != "dispatcher":
+            app = create_admin_app(settings, store, dispatcher, guard)
+            listeners.append(Listener(app, settings.admin_port, admin=True))
+        urls, watched = await listen(stack, settings, listeners, guard.add_own)
         await stack.enter_async_context(reloading(watched))
         if dispatcher is not None:
             await stack.enter_async_context(dispatcher)
@@ -256,35 +263,3 @@ def _calls_at_once(wanted: int) -> int:
             message=f"this process may open {allowed} files: MAX_IN_FLIGHT is {room}, not {wanted}; raise `ulimit -n`",
         )
     return room
-
-
-async def _listen(
-    stack: contextlib.AsyncExitStack,
-    settings: Settings,
-    store: Store,
-    dispatcher: Dispatcher | None,
-    guard: EgressGuard,
-    *,
-    spans: "Spans | None",
-) -> tuple[list[str], list[WatchedFiles]]:
-    """The URLs, and the files that are to be looked at while they are served."""
-    listeners: list[tuple[web.Application, int]] = []
-    if not settings.admin_only:
-        listeners.append((create_app(settings, store, dispatcher, guard, spans), settings.port))
-    if settings.admin_port is not None and settings.role != "dispatcher":
-        listeners.append((create_admin_app(settings, store, dispatcher, guard), settings.admin_port))
-    urls = []
-    watched: list[WatchedFiles] = []
-    for app, port in listeners:
-        runner = Runner(app, shutdown_timeout=REQUEST_SECONDS)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, settings.host, port, reuse_port=WORKER in os.environ or None)
-        await site.start()
-        for address in runner.addresses:
-            guard.add_own(str(address[0]), int(address[1]))
-        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        urls.append(f"http://{shown}:{runner.addresses[0][1]}")
-        if AppKeys.KEYRING in app:
-            watched += app[AppKeys.KEYRING].files
-    return urls, watched

@@ -2,6 +2,7 @@
 watches them knows."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -54,11 +55,16 @@ def _stamp(path: Path) -> _Stamp:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
+def hear_hangup(callback: Callable[[], object]) -> None:
+    """Call it on SIGHUP, which then ends the process no more; not in a terminal, which tells its end by it."""
+    if not os.isatty(0):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, callback)
+
+
 @asynccontextmanager
 async def reloading(watched: Iterable[WatchedFiles]) -> AsyncIterator[None]:
     """Look at all of them each second, and on SIGHUP read them anyway, while the context is open."""
     files = tuple(watched)
-    loop = asyncio.get_running_loop()
 
     def reread() -> None:
         for each in files:
@@ -70,12 +76,11 @@ async def reloading(watched: Iterable[WatchedFiles]) -> AsyncIterator[None]:
             for each in files:
                 each.look()
 
-    # Also where nothing is watched: a SIGHUP that reaches a gateway without such files must not end it.
-    loop.add_signal_handler(signal.SIGHUP, reread)
+    hear_hangup(reread)
     ticker = asyncio.create_task(looking())
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGHUP)
+        hear_hangup(lambda: None)
         ticker.cancel()
         await asyncio.gather(ticker, return_exceptions=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway import metrics
+from gateway.reloading import hear_hangup
 from gateway.store.embedded import EmbeddedError, EmbeddedValkey
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class _Supervisor:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
+        hear_hangup(self._reread)
         await asyncio.wait({main, serving}, return_when=asyncio.FIRST_COMPLETED)
         if not main.done() and not any(worker.process for worker in self.workers):
             main.cancel()  # the embedded Valkey is still loading: nothing to drain
@@ -238,6 +240,12 @@ class _Supervisor:
         if silent > (self.frozen_after if worker.beaten else _START_SECONDS):
             log.error("worker_frozen", worker=worker.index, silent_seconds=round(silent, 1))
             worker.send(signal.SIGKILL)
+
+    def _reread(self) -> None:
+        """Have the children read again what they watch; one that does not serve yet would only be ended by it."""
+        for worker in self.workers:
+            if worker.beaten:
+                worker.send(signal.SIGHUP)
 
     async def _drain(self) -> None:
         asked = self.signals

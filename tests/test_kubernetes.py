@@ -10,7 +10,7 @@ import pytest
 import yaml
 from as_user import ROOT
 
-from gateway.app import REQUEST_SECONDS
+from gateway.listeners import REQUEST_SECONDS
 from gateway.settings import SETTINGS, Settings
 
 FOLDER = ROOT / "deploy/kubernetes"

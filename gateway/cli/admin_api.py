@@ -4,6 +4,7 @@ a message that says what to type. What is asked for is the commands' affair."""
 import http.client
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
@@ -26,7 +27,8 @@ class Answer(NamedTuple):
 
 
 class AdminApi:
-    """Calls ``GATEWAY_URL`` with ``ADMIN_API_KEY``; raises `Misused` where one of them is malformed."""
+    """Calls ``GATEWAY_URL`` with ``ADMIN_API_KEY``, over TLS with what ``GATEWAY_TLS_CA``, ``_CERT`` and ``_KEY`` name;
+    raises `Misused` where one of them is malformed."""
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
         env = os.environ if env is None else env
@@ -43,8 +45,13 @@ class AdminApi:
             msg = f"ADMIN_API_KEY: (hidden) is not allowed; allowed: {allowed}"
             raise Misused(msg) from None
         parts = urlsplit(self._url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
+        host = parts.hostname or ""
+        if parts.scheme == "https":
+            self._connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                host, parts.port, timeout=TIMEOUT, context=_tls(env)
+            )
+        else:
+            self._connection = http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT)
         self._path = parts.path
 
     def __enter__(self) -> "AdminApi":
@@ -112,3 +119,17 @@ class AdminApi:
         if status == 404 and error != "Client not found":
             return f"{told}; {self._url} has no /admin; where there is an ADMIN_PORT, set GATEWAY_URL to that"
         return told
+
+
+def _tls(env: Mapping[str, str]) -> ssl.SSLContext:
+    ca, cert, key = (env.get(f"GATEWAY_TLS_{name}", "").strip() or None for name in ("CA", "CERT", "KEY"))
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if cert is not None:
+            context.load_cert_chain(cert, key)
+    except OSError as problem:  # ssl.SSLError is one
+        reason = getattr(problem, "reason", None) or problem.strerror
+        names = "GATEWAY_TLS_CA, GATEWAY_TLS_CERT, GATEWAY_TLS_KEY"
+        msg = f"{names}: {reason}; allowed: PEM files, the key that of the certificate"
+        raise Misused(msg) from None
+    return context

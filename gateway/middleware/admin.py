@@ -1,7 +1,7 @@
 """Who may use `/admin`: the key, or a session that stands for it, and the address, for every path below it, known or
 not; then the key's role."""
 
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import structlog
@@ -31,6 +31,15 @@ def admin_chain(settings: Settings, keyring: Keyring) -> tuple[Middleware, ...]:
     """The guards of `/admin`, outermost first. They put on the request who asks (`ADMIN_KEY`) and `ADDRESS`."""
 
     @web.middleware
+    async def check_certificate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        # The handshake has judged the certificate, if there is one.
+        if settings.admin_tls_client_ca is not None and not _peer_certificate(request):
+            log.warning("admin_denied", reason="no client certificate", address=request.remote, path=request.path)
+            msg = "/admin is closed here: show a client certificate of ADMIN_TLS_CLIENT_CA"
+            raise Forbidden(msg)
+        return await handler(request)
+
+    @web.middleware
     async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not keyring.required:
             request[RequestKeys.ADMIN_KEY] = NO_KEY
@@ -57,7 +66,11 @@ def admin_chain(settings: Settings, keyring: Keyring) -> tuple[Middleware, ...]:
         request[RequestKeys.ADDRESS] = str(address or request.remote)
         return await handler(request)
 
-    return (check_key, check_address, check_role)
+    return (check_certificate, check_key, check_address, check_role)
+
+
+def _peer_certificate(request: web.Request) -> Any:
+    return None if request.transport is None else request.transport.get_extra_info("peercert")
 
 
 @web.middleware

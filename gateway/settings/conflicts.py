@@ -7,9 +7,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.admin_keys import ADMIN_API_KEY, AdminKey, Role, clash, digest_of
+from gateway.certificates import problem_of
 from gateway.redaction import mask
 from gateway.settings.table import SETTINGS
 from gateway.tracing.environment import exporting
+
+# What the commands that talk to a gateway read, and the gateway does not.
+_OF_THE_COMMANDS = {"GATEWAY_URL", "GATEWAY_TLS_CA", "GATEWAY_TLS_CERT", "GATEWAY_TLS_KEY"}
 
 
 def conflicts(values: Mapping[str, Any]) -> list[str]:
@@ -26,6 +30,7 @@ def conflicts(values: Mapping[str, Any]) -> list[str]:
         mistakes.append(f"REDIS_URL: {mask(url)!r} is no Cluster node; allowed: redis://host:port without a database")
     mistakes += _redis_conflicts(values)
     mistakes += _admin_conflicts(values)
+    mistakes += _tls_conflicts(values)
     port = values["port"]
     if port and port == values["admin_port"] and not values["admin_only"]:
         mistakes.append(f"ADMIN_PORT: '{port}' is PORT too; allowed: another port")
@@ -40,6 +45,19 @@ def _admin_conflicts(values: Mapping[str, Any]) -> list[str]:
     problem = clash([*keys, *(values["admin_keys"] or ()), *(file.keys if file else ())])
     told = "ADMIN_KEYS, ADMIN_KEYS_FILE and ADMIN_API_KEY"
     return [] if problem is None else [f"{told}: {problem}; allowed: each name and each key once"]
+
+
+def _tls_conflicts(values: Mapping[str, Any]) -> list[str]:
+    cert, key, client_ca = values["tls_cert"], values["tls_key"], values["admin_tls_client_ca"]
+    if cert is None and key is None:
+        told = "ADMIN_TLS_CLIENT_CA: has no use without TLS; allowed: together with TLS_CERT and TLS_KEY"
+        return [] if client_ca is None else [told]
+    if cert is None or key is None:
+        alone, other = ("TLS_KEY", "TLS_CERT") if cert is None else ("TLS_CERT", "TLS_KEY")
+        return [f"{alone}: is of no use alone; allowed: together with {other}"]
+    problem = problem_of(cert, key, client_ca)
+    files = "TLS_CERT, TLS_KEY" + (" and ADMIN_TLS_CLIENT_CA" if client_ca else "")
+    return [] if problem is None else [f"{files}: {problem}; allowed: PEM files, the key that of the certificate"]
 
 
 def _redis_conflicts(values: Mapping[str, Any]) -> list[str]:
@@ -74,7 +92,7 @@ def _misspelt(env: Mapping[str, str]) -> tuple[str, ...]:
     """A warning for each variable that is nearly a setting: whoever set it believes that it is one."""
     names = [setting.name for setting in SETTINGS if not setting.flag_only]
     warnings = []
-    for name in sorted(set(env) - set(names) - {"GATEWAY_URL"}):
+    for name in sorted(set(env) - set(names) - _OF_THE_COMMANDS):
         close = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.8)
         if close and re.fullmatch(r"[A-Za-z0-9_]+", name):
             warnings.append(f"{name} is not a setting and was not read; did you mean {close[0]}?")

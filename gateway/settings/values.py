@@ -51,6 +51,9 @@ class Settings:
     durability_timeout: float
     gateway_data_dir: Path
     embedded_redis_port: int | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    admin_tls_client_ca: Path | None
     admin_api_key: str | None = field(repr=False)
     admin_keys: tuple[AdminKey, ...] = field(repr=False)
     admin_keys_file: KeysFile | None
