@@ -182,6 +182,50 @@ async def test_redis_away_loses_nothing_that_it_did_not_take(store_url: str, mon
     assert b"gateway_usage_lost_total 1.0" in metrics.render()[0]
 
 
+async def test_a_flush_is_bounded(store_url: str) -> None:
+    """With more clients than one flush books, the sum is there at once, each client after some more; none is lost."""
+    settings = Settings.load({"REDIS_URL": store_url})
+    async with open_store(settings, store_url) as store:
+        booking = Booking(store.usages)
+        for n in range(5):
+            metrics.enqueued(f"client-{n}", "default")
+        for told in (2, 4, 5):
+            await booking.flush(most=2)
+            now = await store.usages.now()
+            assert (await store.usages.last_hour(EVERYBODY, now))[ADMITTED] == 5
+            done = [(await store.usages.last_hour(f"client-{n}", now))[ADMITTED] for n in range(5)]
+            assert done == [1] * told + [0] * (5 - told)
+    assert b"gateway_usage_lost_total 0.0" in metrics.render()[0]
+
+
+async def test_what_nobody_could_book_is_bounded(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Redis is away memory stays bounded, in clients and in minutes; what is given up is counted."""
+    settings = Settings.load({"REDIS_URL": store_url})
+    async with open_store(settings, store_url) as store:
+        moment = 600_000.0
+
+        async def away() -> float:
+            raise StoreUnavailable("away")
+
+        monkeypatch.setattr(store.usages, "now", away)
+        monkeypatch.setattr("gateway.store.counting.time", lambda: moment)
+        monkeypatch.setattr("gateway.store.counting.MOST_CLIENTS", 3)
+        booking = Booking(store.usages)
+        for n in range(5):
+            metrics.enqueued(f"client-{n}", "default")
+            with pytest.raises(StoreUnavailable):
+                await booking.flush()
+        assert b"gateway_usage_lost_total 2.0" in metrics.render()[0]
+        for _ in range(12):  # the first of these began in the first minute, which is full
+            moment += 60
+            metrics.enqueued("acme", "default")
+            with pytest.raises(StoreUnavailable):
+                await booking.flush()
+        assert b"gateway_usage_lost_total 7.0" in metrics.render()[0]
+        booking.close()
+        assert b"gateway_usage_lost_total 17.0" in metrics.render()[0]
+
+
 async def test_the_api_tells_what_happened(gateway: GatewayFactory, target: Target, a_client: str) -> None:
     """Admitted, refused, delivered and failed show by minute and by hour, of the client and of all, with durations."""
     gw = await gateway()

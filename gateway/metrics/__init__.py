@@ -10,15 +10,12 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.multiprocess import mark_process_dead
 
 from gateway.metrics.depths import DEPTHS
-from gateway.metrics.labels import MAX_VALUES_PER_CLIENT, OTHER
+from gateway.metrics.labels import MAX_VALUES_PER_CLIENT
 from gateway.metrics.registry import INVARIANTS, Registry
 from gateway.metrics.usage import Counted, Counting
 from gateway.models import Outcome
 
 __all__ = ["INVARIANTS", "MAX_VALUES_PER_CLIENT"]
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
 
 _now = Registry(1000, None)
 _counting = Counting()
@@ -44,6 +41,7 @@ def configure(max_clients: int, multiprocess_dir: Path | None) -> None:
 
 def render() -> tuple[bytes, str]:
     """The exposition (Prometheus text format 0.0.4) and its content type."""
+    _now.settle()
     return generate_latest(_now.registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
@@ -55,13 +53,13 @@ def forget_process(pid: int, multiprocess_dir: Path) -> None:
 def enqueued(client_id: str, queue: str) -> None:
     """One task was accepted."""
     _counting.admitted(client_id)
-    _now.enqueued.bounded(_now.labels.of(client_id), queue).inc()
+    _now.enqueued.add((client_id, queue))
 
 
 def rate_limited(client_id: str, tier: str) -> None:
     """One request was refused by the window."""
     _counting.refused(client_id)
-    _now.limited.bounded(_now.labels.of(client_id), tier).inc()
+    _now.limited.add((client_id, tier))
 
 
 def queue_full(client_id: str) -> None:
@@ -72,20 +70,19 @@ def queue_full(client_id: str) -> None:
 def attempt(client_id: str, url: str, outcome: Outcome) -> None:
     """One call to a target ended; the class of its status is `none` where there was no answer."""
     _counting.called(client_id, url, outcome)
-    status = outcome.attempt.status
-    status_class = "none" if status is None else f"{status // 100}xx"
-    _now.attempts[outcome.verdict.value, status_class].inc()
-    _now.attempt_seconds.observe(outcome.attempt.duration_ms / 1000)
+    attempt = outcome.attempt
+    _now.attempts.add((outcome.verdict, attempt.status))
+    _now.attempt_seconds.observe(None, attempt.duration_ms / 1000)
 
 
 def finished(result: Literal["succeeded", "retry", "dead"], count: int = 1) -> None:
     """The outcome of an attempt was stored: this is what became of its task."""
-    _now.finished[(result,)].inc(count)
+    _now.finished.add(result, count)
 
 
 def started_after(seconds: float) -> None:
     """A task started this long after it was due."""
-    _now.start_delay.observe(seconds)
+    _now.start_delay.observe(None, seconds)
 
 
 def connection_refused(reason: Literal["too_many", "slow", "large"]) -> None:
@@ -95,13 +92,13 @@ def connection_refused(reason: Literal["too_many", "slow", "large"]) -> None:
 
 def http_request(route: str, method: str, status: int, seconds: float) -> None:
     """One request was answered. ``route`` is the pattern, never the path; odd methods count as `other`."""
-    _now.requests[route, method if method in _METHODS else OTHER, str(status)].inc()
-    _now.request_seconds[(route,)].observe(seconds)
+    _now.requests.add((route, method, status))
+    _now.request_seconds.observe(route, seconds)
 
 
 def redis_call(operation: str, seconds: float) -> None:
     """One round trip to Redis; ``operation`` is from a closed set."""
-    _now.redis_seconds[(operation,)].observe(seconds)
+    _now.redis_seconds.observe(operation, seconds)
 
 
 def redis_error(operation: str) -> None:
@@ -111,7 +108,7 @@ def redis_error(operation: str) -> None:
 
 def set_in_flight(n: int) -> None:
     """Open calls of this process."""
-    _now.in_flight.set(n)
+    _now.in_flight.value = n
 
 
 def set_max_in_flight(n: int) -> None:
@@ -127,57 +124,57 @@ def set_pool(in_use: int, size: int) -> None:
 
 def depths(client_id: str, queued: int, scheduled: int, in_flight: int, dead: int) -> None:
     """What Redis holds of a client. All zero: its gauges go away, which is also how a deleted client's do."""
-    _now.depths.set(client_id, (queued, scheduled, in_flight, dead))
+    _now.everyone.depths.set(client_id, (queued, scheduled, in_flight, dead))
 
 
 def keep_depths(client_ids: Collection[str]) -> None:
     """Withdraw the depths of every client that is not one of these."""
-    _now.depths.keep(client_ids)
+    _now.everyone.depths.keep(client_ids)
 
 
 def rest_of_depths(queued: int, scheduled: int, in_flight: int, dead: int) -> None:
     """The same of all clients that `depths` is not told of, in sum."""
-    _now.depths.set_rest((queued, scheduled, in_flight, dead))
+    _now.everyone.depths.set_rest((queued, scheduled, in_flight, dead))
 
 
 def totals(queued: int, scheduled: int, in_flight: int, dead: int) -> None:
     """What Redis holds of all clients."""
     for state, n in zip(DEPTHS, (queued, scheduled, in_flight, dead), strict=True):
-        _now.totals[(state,)].set(n)
+        _now.everyone.totals[(state,)].set(n)
 
 
 def active_clients(n: int) -> None:
     """Clients whose tasks wait or run."""
-    _now.active.set(n)
+    _now.everyone.active.set(n)
 
 
 def upgrade_candidates(n: int) -> None:
     """Clients that were refused again and again in the last day."""
-    _now.candidates.set(n)
+    _now.everyone.candidates.set(n)
 
 
 def saturation(limit: str, share: float, clients: int) -> None:
     """The largest share of this limit that a client has used, and how many clients have used it up."""
-    _now.saturation[(limit,)].set(share)
-    _now.at_limit[(limit,)].set(clients)
+    _now.everyone.saturation[(limit,)].set(share)
+    _now.everyone.at_limit[(limit,)].set(clients)
 
 
 def tiers(clients: Mapping[str, tuple[int, int]], prices: Mapping[str, float]) -> None:
     """The enabled and the disabled clients of each tier there is; a tier that is gone is told with zeros."""
-    for gone in _now.tiers.difference(clients):
-        _now.clients[gone, "enabled"].set(0)
-        _now.clients[gone, "disabled"].set(0)
-    _now.tiers.update(clients)
+    for gone in _now.everyone.tiers.difference(clients):
+        _now.everyone.clients[gone, "enabled"].set(0)
+        _now.everyone.clients[gone, "disabled"].set(0)
+    _now.everyone.tiers.update(clients)
     for tier, (enabled, disabled) in clients.items():
-        _now.clients[tier, "enabled"].set(enabled)
-        _now.clients[tier, "disabled"].set(disabled)
+        _now.everyone.clients[tier, "enabled"].set(enabled)
+        _now.everyone.clients[tier, "disabled"].set(disabled)
     for tier, price in prices.items():
-        _now.revenue[(tier,)].set(price * clients.get(tier, (0, 0))[0])
+        _now.everyone.revenue[(tier,)].set(price * clients.get(tier, (0, 0))[0])
 
 
 def oldest_waiting(seconds: float) -> None:
     """How long the task waits that waits longest, of all clients."""
-    _now.oldest_waiting.set(seconds)
+    _now.everyone.oldest_waiting.set(seconds)
 
 
 def invariant_violated(kind: str) -> None:
@@ -198,6 +195,11 @@ def client_key_refused(reason: Literal["missing", "invalid"]) -> None:
 def egress_refused(reason: str, stage: Literal["enqueue", "dial"]) -> None:
     """The egress rule refused a target; ``reason`` is from a closed set."""
     _now.refused[reason, stage].inc()
+
+
+def settle() -> None:
+    """Let other workers' `render` tell of what this process counted; to be called every few seconds."""
+    _now.settle()
 
 
 def take_usage() -> Counted:

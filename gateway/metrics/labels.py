@@ -28,24 +28,6 @@ class Children:
         return child
 
 
-class PerClient(Children):
-    """A counter by client and one more label; a client has at most `MAX_VALUES_PER_CLIENT` of those."""
-
-    def __init__(self, metric: Any) -> None:
-        super().__init__(metric)
-        self.values: dict[str, int] = {}
-
-    def bounded(self, client: str, value: str) -> Any:
-        child = self.cache.get((client, value))
-        if child is None:
-            count = self.values.get(client, 0)
-            if count >= MAX_VALUES_PER_CLIENT:
-                return self[client, OTHER]
-            self.values[client] = count + 1
-            child = self[client, value]
-        return child
-
-
 class Live(Collector):
     """The sum over worker processes, without what a worker has withdrawn.
 

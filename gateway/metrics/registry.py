@@ -1,18 +1,22 @@
 """Every metric of the process: its name, its labels, its buckets, how the values of workers are put together."""
 
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from gateway.metrics.depths import DEPTHS, ClientLabels, Depths
-from gateway.metrics.labels import Children, Live, PerClient
+from gateway.metrics.depths import ClientLabels
+from gateway.metrics.everyone import Everyone
+from gateway.metrics.labels import OTHER, Children, Live
+from gateway.metrics.sums import ClientValues, Counts, Durations, LabelValues, Level
 from gateway.metrics.tally import BOUNDS
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_LONG_SECONDS = BOUNDS
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # What the audit holds against each other: store/audit.lua has the words for all but the last, which is this process's.
 INVARIANTS = (
     "active",
@@ -29,6 +33,9 @@ INVARIANTS = (
 
 # A second series per counter and histogram that says when it was created doubles a scrape for nothing.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Registry:
@@ -49,98 +56,61 @@ class Registry:
         def gauge(name: str, text: str, *labels: str, mode: Any = "livesum") -> Gauge:
             return Gauge(name, text, labels, registry=own, multiprocess_mode=mode)
 
-        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
-            return Histogram(name, text, labels, registry=own, buckets=buckets)
+        def counts(metric: Counter, labels: Callable[[Key], LabelValues]) -> Counts[Key]:
+            self.sums.append(made := Counts(metric, labels))
+            return made
 
-        self.enqueued = PerClient(counter("tasks_enqueued", "Tasks accepted.", "client_id", "queue"))
-        self.limited = PerClient(counter("rate_limit_exceeded", "Requests refused by the window.", "client_id", "tier"))
+        def durations(
+            name: str, text: str, *names: str, labels: Callable[[Key], LabelValues], bounds: Sequence[float] = _SECONDS
+        ) -> Durations[Key]:
+            histogram = Histogram(name, text, names, registry=own, buckets=bounds)
+            self.sums.append(made := Durations(histogram, bounds, labels))
+            return made
+
+        self.sums: list[Counts[Any] | Durations[Any] | Level] = []
+        self.labels = ClientLabels(max_clients)
+        self.enqueued = counts(
+            counter("tasks_enqueued", "Tasks accepted.", "client_id", "queue"), ClientValues(self.labels).of
+        )
+        self.limited = counts(
+            counter("rate_limit_exceeded", "Requests refused by the window.", "client_id", "tier"),
+            ClientValues(self.labels).of,
+        )
         self.full = Children(
             counter("gateway_queue_full", "Requests refused since too much of the client waits.", "client_id")
         )
-        self.attempts = Children(
-            counter("gateway_attempts", "Calls to targets, by what they meant.", "outcome", "status_class")
+        self.attempts = counts(
+            counter("gateway_attempts", "Calls to targets, by what they meant.", "outcome", "status_class"), _attempt
         )
-        self.attempt_seconds = histogram(
-            "gateway_attempt_duration_seconds", "Duration of calls to targets.", buckets=_LONG_SECONDS
+        self.attempt_seconds = durations(
+            "gateway_attempt_duration_seconds", "Duration of calls to targets.", labels=_no_labels, bounds=BOUNDS
         )
-        self.finished = Children(
+        self.finished = counts(
             counter(
                 "gateway_tasks_finished", "Attempts whose outcome was stored, by what became of the task.", "result"
-            )
+            ),
+            _itself,
         )
         for result in ("succeeded", "retry", "dead"):
-            self.finished[(result,)].inc(0)  # so that a rate sees the first one
-        self.start_delay = histogram(
-            "gateway_start_delay_seconds", "Time from a task's due time to its start.", buckets=_LONG_SECONDS
+            self.finished.add(result, 0)  # so that a rate sees the first one
+        self.start_delay = durations(
+            "gateway_start_delay_seconds", "Time from a task's due time to its start.", labels=_no_labels, bounds=BOUNDS
         )
-        self.in_flight = gauge("gateway_in_flight", "Calls to targets that are open now.")
+        self.in_flight = Level(gauge("gateway_in_flight", "Calls to targets that are open now."))
+        self.sums.append(self.in_flight)
         self.max_in_flight = gauge("gateway_max_in_flight", "Calls to targets that may be open at once.")
-        self.labels = ClientLabels(max_clients)
-        # What Redis holds is the same for every worker: the last one to look is right, and the sum would
-        # be wrong.
-        self.depths = Depths(
-            {
-                state: Children(
-                    gauge(
-                        f"gateway_tasks_{state}",
-                        f"Tasks {state}, by client; absent where a client has no tasks at all.",
-                        "client_id",
-                        mode="livemostrecent",
-                    )
-                )
-                for state in DEPTHS
-            },
-            self.labels,
-            shared=folder is not None,
-        )
-        self.totals = Children(
-            gauge("gateway_tasks", "Tasks by state, over all clients.", "state", mode="livemostrecent")
-        )
-        self.oldest_waiting = gauge(
-            "gateway_oldest_waiting_seconds",
-            "For how long the task has been due that waits longest, over all clients; 0 where none waits.",
-            mode="livemostrecent",
-        )
-        self.active = gauge("gateway_active_clients", "Clients whose tasks wait or run.", mode="livemostrecent")
-        self.clients = Children(
-            gauge("gateway_clients", "Clients by tier and state.", "tier", "state", mode="livemostrecent")
-        )
-        self.tiers: set[str] = set()
-        self.revenue = Children(
-            gauge(
-                "gateway_tier_revenue",
-                "Enabled clients of a tier times its price, in the unit of the prices; absent where it has none.",
-                "tier",
-                mode="livemostrecent",
-            )
-        )
-        self.candidates = gauge(
-            "gateway_upgrade_candidates",
-            "Clients that were refused in more than 10 minutes of the last day.",
-            mode="livemostrecent",
-        )
-        self.saturation = Children(
-            gauge(
-                "gateway_limit_saturation_ratio",
-                "The largest share of a limit that any client has used.",
-                "limit",
-                mode="livemostrecent",
-            )
-        )
-        self.at_limit = Children(
-            gauge("gateway_clients_at_limit", "Clients that have used up a limit.", "limit", mode="livemostrecent")
-        )
-        self.redis_seconds = Children(
-            histogram("gateway_redis_command_duration_seconds", "Redis round trips.", "operation")
+        self.everyone = Everyone(partial(gauge, mode="livemostrecent"), self.labels, shared=folder is not None)
+        self.redis_seconds = durations(
+            "gateway_redis_command_duration_seconds", "Redis round trips.", "operation", labels=_itself
         )
         self.redis_errors = Children(counter("gateway_redis_errors", "Redis round trips that failed.", "operation"))
         self.pool_in_use = gauge("gateway_redis_pool_in_use", "Redis connections in use.")
         self.pool_size = gauge("gateway_redis_pool_size", "Redis connections there may be.")
-        self.requests = Children(
-            counter("gateway_http_requests", "HTTP requests answered.", "route", "method", "status")
+        self.requests = counts(
+            counter("gateway_http_requests", "HTTP requests answered.", "route", "method", "status"), _request
         )
-        self.request_seconds = Children(
-            histogram("gateway_http_request_duration_seconds", "Duration of HTTP requests.", "route")
+        self.request_seconds = durations(
+            "gateway_http_request_duration_seconds", "Duration of HTTP requests.", "route", labels=_itself
         )
         self.connections_refused = Children(
             counter("gateway_connections_refused", "Connections that were refused or ended.", "reason")
@@ -166,6 +136,29 @@ class Registry:
         )
         info = gauge("gateway_build_info", "1, with the version as a label.", "version", mode="livemax")
         info.labels(_version()).set(1)
+
+    def settle(self) -> None:
+        """Hand on what was added up since the last time."""
+        for each in self.sums:
+            each.settle()
+
+
+def _no_labels(_: None) -> LabelValues:
+    return ()
+
+
+def _itself(key: str) -> LabelValues:
+    return (key,)
+
+
+def _attempt(key: tuple[str, int | None]) -> LabelValues:
+    verdict, status = key
+    return verdict, "none" if status is None else f"{status // 100}xx"
+
+
+def _request(key: tuple[str, str, int]) -> LabelValues:
+    route, method, status = key
+    return route, method if method in _METHODS else OTHER, str(status)
 
 
 def _version() -> str:

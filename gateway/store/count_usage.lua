@@ -24,17 +24,19 @@ local function add(key, field, tally, seconds)
   return refused
 end
 
-local function rank(key, by, client, seconds)
+local ranked = {}
+local function rank(key, by, client)
   if by == 0 or client == '' then return end
   redis.call('ZINCRBY', key, by, client)
-  redis.call('EXPIRE', key, seconds)
+  ranked[key] = true
 end
 
 for i = 3, #ARGV, 2 do
   local client, tally = ARGV[i], cmsgpack.unpack(ARGV[i + 1])
   if add(KEYS[i + 1], minute, tally, DAY + 2 * HOUR) == 0 and tally[REFUSED] > 0 then tally[REFUSED_MINUTES] = 1 end
   add(KEYS[i + 2], hour, tally, 91 * DAY)
-  rank(KEYS[1], tally[REFUSED], client, 3 * HOUR)
-  rank(KEYS[2], tally[FAILED], client, 3 * HOUR)
-  rank(KEYS[3], tally[REFUSED_MINUTES], client, 2 * DAY + 2 * HOUR)
+  rank(KEYS[1], tally[REFUSED], client)
+  rank(KEYS[2], tally[FAILED], client)
+  rank(KEYS[3], tally[REFUSED_MINUTES], client)
 end
+for key in pairs(ranked) do redis.call('EXPIRE', key, key == KEYS[3] and 2 * DAY + 2 * HOUR or 3 * HOUR) end

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from itertools import islice
 from time import time
 from typing import Final
 
@@ -10,12 +11,15 @@ import structlog
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
-from gateway.store.usage import MINUTE, Batch, Usages
+from gateway.metrics.usage import MOST_CLIENTS
+from gateway.store.usage import EVERYBODY, MINUTE, Batch, Usages
 
 log = structlog.get_logger()
 
 SECONDS: Final = 5.0
-_MINUTES_KEPT: Final = 10  # while Redis is away
+# What one flush costs Redis is bounded by this: 20 µs a client at most. Where more are at work, they wait longer.
+CLIENTS: Final = 1000
+_MINUTES_KEPT: Final = 10  # while Redis is away, or more clients are at work than are booked
 _LAST_SECONDS: Final = 1.0
 
 
@@ -28,17 +32,23 @@ class Booking:
         self._since = time()
         self._offset = 0.0  # of Redis's clock to this host's
 
-    async def flush(self) -> None:
-        """Book what was counted until now. Raises StoreUnavailable, and what Redis did not take waits for the next."""
+    async def flush(self, most: int | None = CLIENTS) -> None:
+        """Book what was counted until now, of at most so many clients, those first that wait longest. Raises
+        StoreUnavailable; what Redis did not take waits for the next time."""
+        metrics.settle()
         counted, began = metrics.take_usage(), self._since
         self._since = time()
         try:
             self._offset = await self._usages.now() - time()
         finally:
             self._add(Batch.of(counted, int((began + self._offset) // MINUTE)))
-        while self._waiting:
-            await self._usages.book(self._waiting[0])
-            self._waiting.pop(0)
+        for batch in list(self._waiting):
+            if most is not None and most <= 0:
+                return
+            booked = await self._usages.book(batch, most)
+            most = None if most is None else most - booked
+            if not batch.tallies:
+                self._waiting.remove(batch)
 
     def _add(self, batch: Batch) -> None:
         if self._waiting and self._waiting[-1].minute == batch.minute:
@@ -47,6 +57,12 @@ class Booking:
             self._waiting.append(batch)
         if len(self._waiting) > _MINUTES_KEPT:
             self._usages.give_up(self._waiting.pop(0))
+        for waiting in self._waiting[-1:]:
+            names = (name for name in waiting.tallies if name != EVERYBODY)
+            over = {name: waiting.tallies[name] for name in islice(names, MOST_CLIENTS, None)}
+            if over:
+                waiting.tallies = {name: counts for name, counts in waiting.tallies.items() if name not in over}
+                self._usages.give_up(Batch(waiting.minute, over, {}))
 
     def close(self) -> None:
         """Tell of what was not booked."""
@@ -70,7 +86,7 @@ async def counting(usages: Usages) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
         with contextlib.suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(_LAST_SECONDS):
-                await booking.flush()
+                await booking.flush(most=None)
         booking.close()
 
 

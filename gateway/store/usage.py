@@ -4,7 +4,7 @@ Booked as the processes counted it (`gateway.store.counting`); nothing here walk
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Final
 
 import msgspec
@@ -83,11 +83,13 @@ class Usages:
 
     # --- booking ------------------------------------------------------------------------------------------------------
 
-    async def book(self, batch: Batch) -> None:
-        """Add what is in the batch, which is then empty. Raises StoreUnavailable and leaves in it what Redis did not
-        take; where nobody knows, it is given up, since a second try might count it twice."""
+    async def book(self, batch: Batch, most: int | None = None) -> int:
+        """Add the sum of all and the failures of the batch, and the first ``most`` clients; they leave the batch.
+        Returns how many clients these were. Raises StoreUnavailable and leaves in the batch what Redis did not take;
+        where nobody knows, it is given up, since a second try might count it twice."""
+        names = list(islice((name for name in batch.tallies if name != EVERYBODY), most))
         groups: dict[int, list[str]] = defaultdict(list)
-        for client_id in batch.tallies:
+        for client_id in ([EVERYBODY] if EVERYBODY in batch.tallies else []) + names:
             groups[self._keyspace.partition(client_id) if client_id != EVERYBODY else 0].append(client_id)
         for partition, client_ids in groups.items():
             for chunk in _chunks(client_ids):
@@ -97,6 +99,7 @@ class Usages:
             part = Batch(batch.minute, {}, batch.failures)
             batch.failures = {}
             await self._given_up_if_unknown(batch, part, self._failures_command(part))
+        return len(names)
 
     async def _given_up_if_unknown(self, batch: Batch, part: Batch, command: list[str | bytes | int]) -> None:
         try:
