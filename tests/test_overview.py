@@ -1,10 +1,13 @@
 """The operators' first page: one call, bounded, with the same numbers as everywhere else."""
 
 import asyncio
+import json
+import re
 from collections.abc import Iterator
 
 import pytest
-from conftest import Gateway, GatewayFactory, Target, until
+from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
+from test_cli import run
 from test_metrics import samples
 from test_usage import batch, did
 
@@ -105,6 +108,32 @@ async def test_one_number_everywhere(gateway: GatewayFactory, target: Target) ->
     assert told["clients"]["disabled"] == sum(
         n for (name, labels), n in found.items() if name == "gateway_clients" and "disabled" in labels
     )
+
+
+async def test_the_command_line_says_the_same(gateway: GatewayFactory, target: Target) -> None:
+    """`gateway usage`, `candidates`, `stats` and `clients usage` show the numbers of the API, as JSON and as tables."""
+    gw = await gateway()
+    await work(gw, target)
+    await Booking(gw.store.usages).flush()
+    env = {"GATEWAY_URL": gw.url, "ADMIN_API_KEY": ADMIN_KEY}
+    asked = (
+        ("usage", "--client", "acme", "--step", "hour"),
+        ("candidates", "--minutes", "0"),
+        ("stats",),
+        ("clients", "usage", "acme"),
+    )
+    told = [json.loads(ran.out) for ran in await asyncio.gather(*(run(*words, "--json", env=env) for words in asked))]
+    overview = (await gw.admin("GET", "/admin/overview"))[1]
+    assert told[0]["total"]["refused"] == told[1]["candidates"][0]["refused"] == overview["refused_most"][0]["refused"]
+    assert told[2]["totals"] == overview["totals"]
+    of_acme = (await gw.admin("GET", "/admin/clients/usage?client_id=acme"))[1]
+    assert {told[3][name] for name in ("queued", "in_flight", "dead")} == {1}
+    assert all(told[3][name] == of_acme[name] for name in ("queued", "scheduled", "in_flight", "dead"))
+    shown, listed = await asyncio.gather(*(run(*words, env=env) for words in asked[:2]))
+    assert re.search(r"total +4 +2 +1 +1", shown.out)
+    assert re.search(r"acme +default +4 +1 +2 +4 +free", listed.out)
+    wrong = await run("usage", "--step", "day", env=env)
+    assert (wrong.code, "step: must be minute or hour" in wrong.err) == (1, True)
 
 
 async def test_processes_take_turns(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

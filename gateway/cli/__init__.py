@@ -6,7 +6,7 @@ import orjson
 import typer
 
 from gateway import __version__
-from gateway.cli import audit, check, clients, dead, doctor, keys, overview, serve, signing, stats, tasks, tiers
+from gateway.cli import audit, check, clients, dead, doctor, keys, overview, serve, signing, stats, tasks, tiers, usage
 
 app = typer.Typer(
     name="gateway",
@@ -25,6 +25,8 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(tiers.app, name="tiers")
 app.command("stats")(stats.stats)
 app.command("top")(stats.top)
+app.command("usage")(usage.usage)
+app.command("candidates")(usage.candidates)
 app.command("replicas")(overview.replicas)
 app.command("audit")(audit.audit)
 app.command("check")(check.check)
