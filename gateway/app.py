@@ -20,6 +20,7 @@ from gateway.admin import client_keys as admin_client_keys
 from gateway.admin import clients as admin_clients
 from gateway.admin import dead as admin_dead
 from gateway.admin import flow as admin_flow
+from gateway.admin import jobs as admin_jobs
 from gateway.admin import journal as admin_journal
 from gateway.admin import overview as admin_overview
 from gateway.admin import replicas as admin_replicas
@@ -114,6 +115,7 @@ def _add_admin(
     admin.add_routes(admin_replicas.ROUTES)
     admin.add_routes(admin_tasks.ROUTES)
     admin.add_routes(admin_journal.ROUTES)
+    admin.add_routes(admin_jobs.ROUTES)
     admin.add_routes(admin_tiers.ROUTES)
     admin.add_routes(admin_usage.ROUTES)
     admin.add_routes(admin_overview.ROUTES)
@@ -194,6 +196,8 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
         await stack.enter_async_context(counting(store.usages))
         gauges = asyncio.create_task(keep_gauges(store, settings.tier_prices))
         stack.callback(gauges.cancel)
+        jobs = asyncio.create_task(store.job_worker.run())
+        stack.callback(jobs.cancel)
         guard = EgressGuard(
             settings.outbound_allow,
             settings.outbound_allow_private,

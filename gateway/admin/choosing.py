@@ -87,7 +87,7 @@ def chosen(given: FilterBody, place: str = "") -> TaskFilter:
         raise _wrong("client_id", CLIENT_ID_FORMAT, place)
     if given.queue is not None and not _QUEUE.fullmatch(given.queue):
         raise _wrong("queue", "must be 1 to 64 of the characters A-Z a-z 0-9 _ -", place)
-    states = frozenset(given.state.split(",")) if given.state else frozenset()
+    states = frozenset() if given.state is None else frozenset(given.state.split(","))
     if not states <= set(_STATES):
         raise _wrong("state", f"must be of {', '.join(_STATES)}; several are comma separated", place)
     now = int(time() * 1000)

@@ -6,11 +6,11 @@ import msgspec
 from aiohttp import web
 
 from gateway.admin.choosing import FILTERS, chosen, filter_of_query, newest_first, paging
+from gateway.admin.jobs import create
 from gateway.admin.journal import note
 from gateway.admin.views import operators_body
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer
-from gateway.middleware.reading import client_id_of_query
 from gateway.models import State
 from gateway.store.steering import Action
 
@@ -28,21 +28,23 @@ async def list_dead(request: web.Request) -> web.StreamResponse:
 
 
 async def replay(request: web.Request) -> web.StreamResponse:
-    """200 with how many are queued again, as if they had just been enqueued."""
+    """200 with how many are queued again, as if they had just been enqueued; without a client 202 with a job."""
     return await _do(request, "replay")
 
 
 async def purge(request: web.Request) -> web.StreamResponse:
-    """200 with how many were removed."""
+    """200 with how many were removed; without a client 202 with a job."""
     return await _do(request, "purge")
 
 
 async def _do(request: web.Request, action: Action) -> web.StreamResponse:
-    client_id = client_id_of_query(request, _FILTERS)
-    wanted = chosen(filter_of_query(request, _FILTERS))
+    given = filter_of_query(request, _FILTERS)
+    wanted = chosen(given)
+    if wanted.client_id is None:  # of all clients that may take a while
+        return await create(request, action, given, dry_run=False)
     done = await request.app[AppKeys.STORE].steering.all(action, wanted)
-    await note(request, f"{action}_dead", client_id, queue=wanted.queue, tasks=done)
-    return json_answer({"client_id": client_id, "tasks": done})
+    await note(request, f"{action}_dead", wanted.client_id, queue=wanted.queue, tasks=done)
+    return json_answer({"client_id": wanted.client_id, "tasks": done})
 
 
 ROUTES = (

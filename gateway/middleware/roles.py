@@ -13,6 +13,10 @@ _OPERATE: Final = {
     (hdrs.METH_POST, "/admin/dead/replay"),
     (hdrs.METH_DELETE, "/admin/dead"),
     (hdrs.METH_DELETE, "/admin/tasks/{task_id}"),
+    (hdrs.METH_POST, "/admin/jobs"),
+    (hdrs.METH_POST, "/admin/jobs/{job_id}/start"),
+    (hdrs.METH_DELETE, "/admin/jobs/{job_id}"),
+    (hdrs.METH_POST, "/admin/queues/purge"),
     (hdrs.METH_POST, "/admin/tasks/{task_id}/run"),
     (hdrs.METH_POST, "/admin/tasks/{task_id}/replay"),
 }

@@ -293,6 +293,37 @@ class TaskPage(Struct):
     next_cursor: Annotated[str | None, Meta(description="null on the last page; a short page may have one")]
 
 
+class Job(Struct):
+    """What is done to many tasks at once, and how far that has come."""
+
+    job_id: Annotated[str, Meta(pattern="^job_[0-9a-f]{16}$")]
+    action: Literal["cancel", "run", "replay", "purge"]
+    filter: Annotated[dict[str, Any], Meta(description="as it was given")]
+    dry_run: bool
+    state: Annotated[
+        Literal["counting", "counted", "running", "done", "aborted", "failed"],
+        Meta(description="`counted`: a dry run that waits to be started"),
+    ]
+    matched: Annotated[Count, Meta(description="tasks that were counted")]
+    changed: Annotated[Count, Meta(description="to how many it was done so far")]
+    skipped: Annotated[Count, Meta(description="that were in another state by then")]
+    looked_at: Count
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    worker: Annotated[str | None, Meta(description="the process that works on it")]
+    taken_over: Annotated[Count, Meta(description="how often from a process that was gone")]
+    address: str
+    key: str | None
+    message: Annotated[str | None, Meta(description="why it failed")]
+
+
+class JobList(Struct):
+    """The last hundred, newest first."""
+
+    jobs: list[Job]
+
+
 class Done(Struct):
     """How many tasks it was done to."""
 

@@ -3,9 +3,10 @@
 from typing import Final
 
 from gateway.admin.choosing import PAGE_MAX, STATES_PATTERN
+from gateway.admin.jobs import JobBody
 from gateway.middleware.reading import MOMENT_PATTERN
 from gateway.openapi import answers
-from gateway.openapi.operation import CLIENT, OPTIONAL, QUEUE, TASK_ID, Answer, Operation, Parameter, of_one_task
+from gateway.openapi.operation import BODY, CLIENT, OPTIONAL, QUEUE, TASK_ID, Answer, Operation, Parameter, of_one_task
 
 _MOMENT: Final = {"type": "string", "pattern": f"^$|{MOMENT_PATTERN}"}
 _SECONDS: Final = {"type": "number", "minimum": 0, "maximum": 10**10}
@@ -30,6 +31,12 @@ _PAGING: Final = (
 )
 _STATE: Final = Parameter(
     "state", {"type": "string", "pattern": f"^$|{STATES_PATTERN}"}, "only of these, comma separated; none: all"
+)
+
+_JOB_ID: Final = Parameter(
+    "job_id",
+    {"type": "string", "pattern": "^job_[0-9a-f]{16}$", "examples": ["job_0123456789abcdef"]},
+    *("as it was answered", "path", True),
 )
 
 STEERING: Final = (
@@ -64,20 +71,44 @@ STEERING: Final = (
         (400, 401, 403, 503),
         (_ANY_CLIENT, *_FILTERS, *_PAGING),
     ),
-    Operation(
-        "post",
-        "/admin/dead/replay",
-        "Queue a client's dead letters again, oldest first, as if they had just been enqueued",
-        {200: Answer("How many", answers.Done)},
-        (400, 401, 403, 503),
-        (CLIENT, *_FILTERS),
+    *(
+        Operation(
+            method,
+            path,
+            summary,
+            {200: Answer("Of one client: how many", answers.Done), 202: Answer("Of all: the job", answers.Job)},
+            (400, 401, 403, 503),
+            (_ANY_CLIENT, *_FILTERS),
+        )
+        for method, path, summary in (
+            ("post", "/admin/dead/replay", "Queue dead letters again, oldest first, as if they had just been enqueued"),
+            ("delete", "/admin/dead", "Remove dead letters for good"),
+        )
     ),
     Operation(
-        "delete",
-        "/admin/dead",
-        "Remove a client's dead letters for good",
-        {200: Answer("How many", answers.Done)},
-        (400, 401, 403, 503),
-        (CLIENT, *_FILTERS),
+        "post",
+        "/admin/jobs",
+        "Do something to many tasks, chosen by filter; counted first",
+        {202: Answer("The job, which counts", answers.Job)},
+        (*BODY, 401, 403, 503),
+        (),
+        JobBody,
+    ),
+    Operation("get", "/admin/jobs", "The last jobs", {200: Answer("They", answers.JobList)}, (400, 401, 403, 503)),
+    *(
+        Operation(method, f"/admin/jobs/{{job_id}}{rest}", summary, answered, refusals, (_JOB_ID,))
+        for method, rest, summary, answered, refusals in (
+            ("get", "", "How far a job has come", {200: Answer("The job", answers.Job)}, (400, 401, 403, 404, 503)),
+            (
+                *("delete", "", "Abort a job; what it has done stays done"),
+                {200: Answer("The job, aborted", answers.Job)},
+                (400, 401, 403, 404, 409, 503),
+            ),
+            (
+                *("post", "/start", "Start a job that has counted"),
+                {202: Answer("The job, which runs", answers.Job)},
+                (400, 401, 403, 404, 409, 503),
+            ),
+        )
     ),
 )

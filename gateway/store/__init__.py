@@ -25,6 +25,7 @@ from gateway.store.doorbell import Doorbell
 from gateway.store.durability import seal
 from gateway.store.figures import Figured
 from gateway.store.health import ServerHealth, server_health
+from gateway.store.jobs import Jobs
 from gateway.store.journal import Journal
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 from gateway.store.listing import Listing
@@ -38,6 +39,7 @@ from gateway.store.tasks import Tasks
 from gateway.store.tiers import Tiers
 from gateway.store.usage import Usages
 from gateway.store.windows import Windows
+from gateway.store.working import JobWorker
 
 __all__ = ["Store", "open_store"]
 
@@ -66,6 +68,8 @@ class Store:
         self.steering = Steering(api, self.listing)
         self.replicas = Replicas(api)
         self.journal = Journal(api)
+        self.jobs = Jobs(api)
+        self.job_worker = JobWorker(self.jobs, self.listing, self.steering, self.journal, self.consumer)
         self.sessions = Sessions(api)
         self.windows = Windows(api, settings.window_algorithm)
         self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self._forget)

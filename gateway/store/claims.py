@@ -142,7 +142,7 @@ class Claims:
 
     async def promote_due(self, limit: int) -> float | None:
         """Move due tasks to their streams; returns the seconds until the next is due, None where none is scheduled."""
-        now = await self._now_ms()
+        now = await self._runner.now()  # each script judges again by its own node's
 
         async def of(partition: int) -> float | None:
             due = self._keyspace.due(partition)
@@ -156,7 +156,7 @@ class Claims:
 
     async def reclaim_lapsed(self, limit: int) -> int:
         """Take back claims whose lease has lapsed; returns how many, the buried ones included."""
-        now = await self._now_ms()
+        now = await self._runner.now()  # each script judges again by its own node's
 
         async def of(partition: int) -> int:
             lapsed = await self._clients_until(self._keyspace.leases(partition), now, limit)
@@ -184,11 +184,6 @@ class Claims:
     async def listen(self, on_ready: Callable[[str], None], on_due: Callable[[], None]) -> None:
         """Hear the doorbell until cancelled."""
         await self._doorbell.listen_dispatch(on_ready, on_due)
-
-    async def _now_ms(self) -> int:
-        """Redis's clock; each script judges again by its own node's."""
-        seconds, micros = await self._runner.command("TIME", tries=_READS)
-        return int(seconds) * 1000 + int(micros) // 1000
 
     async def _clients_until(self, key: str, now: int, limit: int) -> list[str]:
         rows = await self._runner.command("ZRANGE", key, "-inf", now, "BYSCORE", "LIMIT", 0, limit, tries=_READS)

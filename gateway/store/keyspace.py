@@ -75,6 +75,20 @@ class Keyspace:
         return self._key("replicas", 0)
 
     @property
+    def jobs(self) -> str:
+        """Sorted set: the ids of the last jobs by when they were created, in ms."""
+        return self._key("jobs", 0)
+
+    @property
+    def open_jobs(self) -> str:
+        """Sorted set: the ids of the jobs that are to be worked on, by until when somebody does, in ms."""
+        return self._key("open_jobs", 0)
+
+    def job(self, job_id: str) -> str:
+        """String: a job as JSON."""
+        return self._key(f"job:{job_id}", 0)
+
+    @property
     def tiers(self) -> str:
         """Hash: the tiers that operators have stored, as JSON by name."""
         return self._key("tiers", 0)

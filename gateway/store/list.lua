@@ -8,8 +8,8 @@
 -- position, id, running 0/1, and its record without payload. A position is an entry's id, or score and task id.
 local WANTED, ONLY, AT, AT_QUEUE, AFTER = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local MOST, REVERSE, MOST_BYTES = tonumber(ARGV[12]), ARGV[13] == '1', tonumber(ARGV[14])
+local AT_ONCE = 10
 local looked, bytes = 0, 0
-
 local out = { 0, '', '', '' }
 
 local function full() return looked >= MOST or bytes >= MOST_BYTES end
@@ -23,35 +23,37 @@ end
 
 local function go_on(letter, queue, position) out[2], out[3], out[4] = letter, queue, position end
 
--- Returns whether there may be more.
+-- Returns whether there may be more. An entry may hold its task, so few are read at once.
 local function walk_stream(queue, after)
   local key = stream_key(queue)
   if redis.call('EXISTS', key) == 0 then return false end
-  local found
-  local want = MOST - looked
-  if REVERSE then
-    found = redis.call('XREVRANGE', key, after == '' and '+' or '(' .. after, '-', 'COUNT', want)
-  else
-    found = redis.call('XRANGE', key, after == '' and '-' or '(' .. after, '+', 'COUNT', want)
-  end
-  if #found == 0 then return false end
-  local first, last = found[1][1], found[#found][1]
-  if REVERSE then first, last = last, first end
-  local pending = {}
-  local rows = redis.pcall('XPENDING', key, group, first, last, #found)
-  if not rows.err then
-    for _, row in ipairs(rows) do pending[row[1]] = true end
-  end
-  for _, entry in ipairs(found) do
-    looked = looked + 1
-    local id, record, packed = task_at(queue, entry)
-    if record then show('s', queue, entry[1], id, pending[entry[1]] and 1 or 0, record, packed) end
-    if full() then
-      go_on('s', queue, entry[1])
-      return true
+  while true do
+    local want = math.min(MOST - looked, AT_ONCE)
+    local found
+    if REVERSE then
+      found = redis.call('XREVRANGE', key, after == '' and '+' or '(' .. after, '-', 'COUNT', want)
+    else
+      found = redis.call('XRANGE', key, after == '' and '-' or '(' .. after, '+', 'COUNT', want)
     end
+    if #found == 0 then return false end
+    local first, last = found[1][1], found[#found][1]
+    if REVERSE then first, last = last, first end
+    local pending = {}
+    local rows = redis.pcall('XPENDING', key, group, first, last, #found)
+    if not rows.err then
+      for _, row in ipairs(rows) do pending[row[1]] = true end
+    end
+    for _, entry in ipairs(found) do
+      looked = looked + 1
+      local id, record, packed = task_at(queue, entry)
+      if record then show('s', queue, entry[1], id, pending[entry[1]] and 1 or 0, record, packed) end
+      if full() then
+        go_on('s', queue, entry[1])
+        return true
+      end
+    end
+    after = found[#found][1]
   end
-  return false
 end
 
 -- The index of the first member that is not before this one, which may have gone.

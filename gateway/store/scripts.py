@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from time import perf_counter
@@ -126,6 +126,20 @@ class Runner:
             ):
                 raise answer
         return found
+
+    async def run_alone(self, name: str, keys: Sequence[str], *args: str | bytes | int | float) -> Any:
+        """The reply of a script that is no client's, which gets these keys and arguments alone."""
+        try:
+            return await self._call(self.link, name, len(keys), *keys, *args)
+        except CommandError as error:
+            metrics.redis_error(name)
+            log.error("redis_error", redis_operation=name, error=str(error))
+            raise unavailable(error) or StoreUnavailable("Redis refused the request; see the log.") from error
+
+    async def now(self) -> int:
+        """Redis's clock, in Unix ms; on a Cluster that of any of its nodes."""
+        seconds, micros = await self.command("TIME", tries=3)
+        return int(seconds) * 1000 + int(micros) // 1000
 
     async def ping(self) -> None:
         """Raise StoreUnavailable unless Redis answers and takes writes (a full memory aside, which drains)."""

@@ -15,7 +15,6 @@ from gateway.store.scripts import Runner
 Action = Literal["cancel", "run", "replay", "purge"]
 
 CHUNK: Final = 100
-_READS: Final = 3
 STATES: Final[dict[Action, frozenset[State]]] = {
     "cancel": WAITING,
     "run": frozenset({State.SCHEDULED, State.RETRYING}),
@@ -50,7 +49,7 @@ class Steering:
     async def all(self, action: Action, wanted: TaskFilter) -> int:
         """Do it to all that are wanted and are as they are by now, oldest first; returns to how many. Raises
         StoreUnavailable in its midst, and may be called again."""
-        chosen = narrowed(action, wanted, await self.now() + 1)
+        chosen = narrowed(action, wanted, await self._runner.now() + 1)
         done, cursor = 0, None
         while True:
             page = await self._listing.page(chosen, cursor=cursor, limit=CHUNK, newest=False)
@@ -58,11 +57,6 @@ class Steering:
             if page.next_cursor is None:
                 return done
             cursor = parse_cursor(page.next_cursor)
-
-    async def now(self) -> int:
-        """Redis's clock, in Unix ms."""
-        seconds, micros = await self._runner.command("TIME", tries=_READS)
-        return int(seconds) * 1000 + int(micros) // 1000
 
 
 def narrowed(action: Action, wanted: TaskFilter, before: int) -> TaskFilter:
