@@ -111,7 +111,7 @@ ClientIdField = Annotated[
     Meta(
         description="may be given as the header X-Client-ID instead",
         examples=["my-service-123"],
-        extra_json_schema={"type": ["string", "null"], "pattern": CLIENT_ID_PATTERN},
+        extra_json_schema={"type": ["string", "null"], "pattern": f"^$|{CLIENT_ID_PATTERN}"},  # "": it is missing
     ),
 ]
 

@@ -7,6 +7,7 @@ import msgspec
 
 import gateway
 from gateway.openapi.answers import Error
+from gateway.openapi.examples import ANSWERED, asked
 from gateway.openapi.operation import REFUSALS, Answer, Operation, Parameter
 from gateway.openapi.operations import OPERATIONS
 
@@ -27,9 +28,10 @@ _LIMIT_HEADERS = {
 @cache
 def document() -> dict[str, Any]:
     """The whole document, as JSON types."""
+    schemas = _schemas()
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
     return {
         "openapi": "3.1.1",
         "info": {
@@ -42,7 +44,7 @@ def document() -> dict[str, Any]:
         "tags": [{"name": group} for group in dict.fromkeys(operation.group for operation in OPERATIONS)],
         "paths": paths,
         "components": {
-            "schemas": _schemas(),
+            "schemas": schemas,
             "securitySchemes": {
                 "adminKey": {
                     "type": "apiKey",
@@ -79,7 +81,7 @@ def _schemas() -> dict[str, Any]:
     return made
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
+def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "tags": [operation.group],
         "summary": operation.summary,
@@ -91,7 +93,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         },
     }
     if operation.body is not None:
-        made["requestBody"] = {"required": True, "content": _json(operation.body)}
+        example = asked(operation.body.__name__, schemas)
+        made["requestBody"] = {"required": True, "content": _json(operation.body, example)}
     if operation.admin:
         # For a key, OpenAPI 3.1 lists here the roles that are needed.
         made["security"] = [{"adminKey": [str(operation.role)]}]
@@ -115,7 +118,7 @@ def _answer(answer: Answer, operation: Operation) -> dict[str, Any]:
     if isinstance(answer.shape, str):
         made["content"] = {answer.shape: {"schema": {"type": "string"}}}
     elif answer.shape is not None:
-        made["content"] = _json(answer.shape)
+        made["content"] = _json(answer.shape, ANSWERED.get(answer.shape))
     if operation.limited:
         made["headers"] = {
             name: {"description": meaning, "schema": {"type": kind}} for name, (meaning, kind) in _LIMIT_HEADERS.items()
@@ -130,5 +133,8 @@ def _refusal(status: int) -> dict[str, Any]:
     return made
 
 
-def _json(shape: Any) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REF.format(name=shape.__name__)}}}
+def _json(shape: Any, example: Any = None) -> dict[str, Any]:
+    media: dict[str, Any] = {"schema": {"$ref": _REF.format(name=shape.__name__)}}
+    if example is not None:
+        media["example"] = example
+    return {"application/json": media}

@@ -14,6 +14,16 @@ _KEY: Final = Parameter(
     "Idempotency-Key", {"type": "string", "pattern": "^[!-~]{0,255}$"}, "instead of `idempotency_key`", "header"
 )
 
+_TRACE: Final = tuple(
+    Parameter(
+        name, {"type": "string", "examples": [example]}, "W3C Trace Context; each attempt carries it on", "header"
+    )
+    for name, example in (
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("tracestate", "vendor=value"),
+    )
+)
+
 OPERATIONS: Final = (
     Operation(
         "post",
@@ -24,7 +34,7 @@ OPERATIONS: Final = (
             200: Answer("Redis had it already under this idempotency key", answers.Enqueued),
         },
         (*BODY, 401, 403, 409, 429, 503),
-        (_IN_HEADER, _KEY),
+        (_IN_HEADER, _KEY, *_TRACE),
         EnqueueBody,
         limited=True,
     ),
@@ -37,7 +47,7 @@ OPERATIONS: Final = (
             207: Answer("Some were not; each has a status", answers.BatchResult),
         },
         (*BODY, 401, 503),
-        (_IN_HEADER,),
+        (_IN_HEADER, *_TRACE),
         BatchBody,
         limited=True,
     ),

@@ -36,6 +36,7 @@ def _page() -> tuple[str, str]:
     """The page and the policy that lets in its own style and nothing else (https://www.w3.org/TR/CSP3/)."""
     style = resources.files("gateway.openapi").joinpath(_STYLE).read_text()
     environment = Environment(loader=PackageLoader("gateway.openapi", "."), autoescape=True, trim_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     page = environment.get_template("reference.html").render(style=style, api=document())
     digest = b64encode(sha256(style.encode()).digest()).decode()
     rules = ("default-src 'none'", f"style-src 'sha256-{digest}'", "base-uri 'none'", "frame-ancestors 'none'")
