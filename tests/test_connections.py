@@ -19,7 +19,7 @@ import gateway.store
 from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.metrics.tally import REFUSED
-from gateway.models import DeadFilter, State, Verdict
+from gateway.models import State, TaskFilter, Verdict
 from gateway.presence import presence
 from gateway.settings import Settings
 from gateway.store import Store, open_store
@@ -107,12 +107,15 @@ async def operate(store: Store) -> None:
     dead = await admit(store)
     (task,) = (await store.claims.claim("acme", 1)).tasks
     await store.claims.finish(task, outcome(Verdict.REFUSED, 404), retry_in=None)
-    assert (await store.dead.page("acme", DeadFilter(), cursor=dead, limit=1)).letters == []
-    assert await store.dead.replay("acme", DeadFilter()) == 1
+    letters = TaskFilter(client_id="acme", states=frozenset({State.DEAD}))
+    assert len((await store.listing.page(letters, cursor=None, limit=1, newest=True)).tasks) == 1
+    assert await store.steering.all("replay", letters) == 1
     assert await store.tasks.explain("acme", dead) is not None
     (task,) = (await store.claims.claim("acme", 1)).tasks
     await store.claims.finish(task, outcome(Verdict.REFUSED, 404), retry_in=None)
-    assert await store.dead.purge("acme", DeadFilter()) == 1
+    assert await store.steering.all("purge", letters) == 1
+    job = await store.jobs.create("purge", letters, dry_run=True, asked={}, address="", key=None, request_id="")
+    assert await store.jobs.get(job.job_id) is not None
     await store.journal.note(Change(action="set", address="::1", request_id="r"))
     assert len(await store.journal.page(before=None, limit=5)) == 1
     async with presence(store, Settings.load({}), None):
