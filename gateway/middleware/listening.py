@@ -20,6 +20,7 @@ from gateway.middleware.security_headers import harden
 
 log = structlog.get_logger()
 
+LINGER_SECONDS = 1.0  # for the rest of a body that nobody wants: who still sends it could not read the answer
 _CLOSE = {"Connection": "close"}
 _SHOWN = 100  # characters of a parser's complaint, which quotes what was sent
 
@@ -101,6 +102,7 @@ class Runner(web.AppRunner):
             # A caller that hangs up must not leave a task stored and nobody told of it.
             handler_cancellation=False,
             shutdown_timeout=shutdown_timeout,
+            lingering_time=LINGER_SECONDS,
             # A compressed body is refused, so it must not be unpacked before that.
             auto_decompress=False,
         )
@@ -115,6 +117,9 @@ class Runner(web.AppRunner):
         )
 
         async def outermost(request: web.BaseRequest) -> web.StreamResponse:
+            if request.version.major < 1:
+                msg = "HTTP before 1.0 is not spoken here"
+                return _answer(request, GatewayError(msg, status=400, error="Malformed request", headers=_CLOSE), None)
             try:
                 limits.enter(request.path)
             except ServiceUnavailable as problem:
