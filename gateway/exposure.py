@@ -106,6 +106,11 @@ def _redis(settings: Settings) -> Iterator[Exposure]:
             "redis_without_password",
             f"Redis at {away[0]} is used without a password: who reaches it can read and change what is stored",
         )
+    keys = settings.task_encryption_keys
+    if keys and not keys[0][1]:
+        yield Exposure(
+            "tasks_in_the_clear", "TASK_ENCRYPTION_KEYS begins with none: tasks are stored in the clear from now on"
+        )
 
 
 def is_local(host: str) -> bool:

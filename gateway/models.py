@@ -192,7 +192,7 @@ class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
     ``entry`` and ``fence`` identify the claim (stream entry id, delivery count). ``attempt`` is 1 for the first call
     and counts calls that died with their dispatcher; ``failures`` counts attempts that had an outcome (what
     ``max_retry`` bounds). ``due_at`` is when it became due, Unix ms by Redis's clock, ``claimed_at`` when it was
-    claimed. ``stored`` is the store's own.
+    claimed. ``stored`` is the store's own. ``unreadable`` is why it can't be called: it is sealed, and its key is gone.
     """
 
     task_id: str
@@ -212,6 +212,7 @@ class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
     claimed_at: int
     trace: str = ""
     stored: object = None
+    unreadable: str | None = None
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """How one setting's text becomes its value: numbers, words, lists, the tiers file. Every parser takes the
 text and raises `ValueError` saying what is allowed. Which setting uses which is in `gateway.settings`."""
 
+import base64
 import json
 import math
 import re
@@ -26,6 +27,7 @@ _TRUTH = {
     "0": False,
 }
 _WEIGHT_LIMIT = 1000
+IN_THE_CLEAR = "none"  # in the place of the first of TASK_ENCRYPTION_KEYS
 
 SHIPPED_TIERS: Mapping[str, RateLimit] = {
     "free": RateLimit(1, 10),
@@ -119,6 +121,29 @@ def secret(text: str) -> str:
 def password(text: str) -> str:
     """Any text."""
     return text
+
+
+def encryption_keys(text: str) -> tuple[tuple[str, bytes], ...]:
+    """`id:key` pairs, comma separated, each key the base64 of 32 bytes; the first may be `none`."""
+    allowed = (
+        "id:key pairs, comma separated, ids of 1 to 32 characters A-Z a-z 0-9 _ -, each once, each key the base64 of "
+        "32 bytes (openssl rand -base64 32); instead of the first pair `none`, to store in the clear"
+    )
+    found: dict[str, bytes] = {}
+    for at, entry in enumerate(entries(text)):
+        name, colon, encoded = entry.partition(":")
+        if entry == IN_THE_CLEAR and at == 0:
+            found[name] = b""
+            continue
+        try:
+            key = base64.b64decode(encoded.translate({45: "+", 95: "/"}), validate=True)
+        except ValueError:
+            raise ValueError(allowed) from None
+        known = name in found or key in found.values() or name == IN_THE_CLEAR
+        if not colon or known or len(key) != 32 or not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name):
+            raise ValueError(allowed)
+        found[name] = key
+    return tuple(found.items())
 
 
 def file(text: str) -> Path:

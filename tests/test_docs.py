@@ -20,6 +20,7 @@ ALL = (
     "docs/guarantees.md",
     "docs/monitoring.md",
     "docs/cli.md",
+    "docs/security.md",
     "CHANGELOG.md",
 )
 PROMISE = "# → "

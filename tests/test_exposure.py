@@ -49,6 +49,7 @@ def test_the_defaults_open_nothing_but_admin_on_loopback() -> None:
         ({"EMBEDDED_REDIS_PORT": "7000"}, "embedded_redis_has_a_port", "EMBEDDED_REDIS_PORT"),
         ({"REDIS_URL": "redis://:pw@cache:6379"}, "redis_in_the_clear", "rediss://"),
         ({"REDIS_ADDR": "cache:6379"}, "redis_without_password", "password"),
+        ({"TASK_ENCRYPTION_KEYS": f"none,k:{'A' * 43}="}, "tasks_in_the_clear", "TASK_ENCRYPTION_KEYS"),
         ({"REDIS_URL": "redis+sentinel://:pw@10.0.0.1,10.0.0.2/main"}, "redis_in_the_clear", "rediss://"),
     ],
 )
@@ -70,6 +71,7 @@ def test_what_opens_something_says_so(env: dict[str, str], event: str, named: st
         {"REDIS_URL": "rediss://:pw@cache:6379", **KEY},
         {"REDIS_URL": "redis://127.0.0.1:6379", **KEY},
         {"REDIS_URL": "unix:///run/redis.sock", **KEY},
+        {"TASK_ENCRYPTION_KEYS": f"k:{'A' * 43}=", **KEY},
         {"TRUSTED_PROXIES": "10.0.0.0/8", "ADMIN_ALLOWED_IPS": "10.0.0.0/8,fd00::/16", **KEY},
     ],
 )

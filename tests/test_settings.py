@@ -73,6 +73,7 @@ DEFAULTS = {
     "max_dead_per_client": 10000,
     "dead_ttl": 7 * 24 * 3600,
     "idempotency_ttl": 24 * 3600,
+    "task_encryption_keys": (),
     "key_prefix": "",
     "max_body_bytes": 1024 * 1024,
     "max_batch_bytes": 8 * 1024 * 1024,

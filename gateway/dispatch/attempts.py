@@ -43,7 +43,7 @@ class Attempts:
         run.worker = asyncio.current_task()
         run.sending = True
         try:
-            outcome = await self._sender.send(task, task.timeout)
+            outcome = await self._sender.send(task, task.timeout) if task.unreadable is None else _unreadable(task)
         except asyncio.CancelledError:
             if not run.lost or run.worker is None:
                 raise
@@ -91,6 +91,13 @@ class Attempts:
         if outcome.verdict is not Verdict.RETRY or task.failures >= task.max_retry:
             return None
         return retry_delay(task.failures + 1, outcome.retry_after, self._random)
+
+
+def _unreadable(task: ClaimedTask) -> Outcome:
+    """No call is made, and no other try would be: a dead letter, which can be replayed once its key is there again."""
+    reason = task.unreadable or ""
+    attempt = Attempt(status=None, error=reason, started_at=int(time.time() * 1000), duration_ms=0, body=None)
+    return Outcome(verdict=Verdict.REFUSED, attempt=attempt, reason=reason)
 
 
 def _internal_error() -> Outcome:

@@ -105,6 +105,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MAX_DEAD_PER_CLIENT", "10000", _at_least_one, "dead letters kept of a client"),
     Setting("DEAD_TTL", "7d", parsing.whole_seconds(1, _a_decade), "how long dead letters are kept"),
     Setting("IDEMPOTENCY_TTL", "24h", parsing.whole_seconds(1, _a_decade), "how long idempotency keys are kept"),
+    Setting(
+        "TASK_ENCRYPTION_KEYS",
+        "",
+        parsing.encryption_keys,
+        "id:base64 of 32 bytes, comma separated: the first seals what Redis keeps of tasks, all open it",
+        secret=True,
+    ),
     Setting("KEY_PREFIX", "", parsing.key_prefix, "prefix of all keys, for a Redis that others use too"),
     Setting("MAX_BODY_BYTES", "1MiB", parsing.size(1, 2**30), "largest body of a request"),
     Setting("MAX_BATCH_BYTES", "8MiB", parsing.size(1, 2**30), "largest body of a batch"),

@@ -88,6 +88,7 @@ class Settings:
     max_dead_per_client: int
     dead_ttl: int
     idempotency_ttl: int
+    task_encryption_keys: tuple[tuple[str, bytes], ...] = field(repr=False)
     key_prefix: str
     max_body_bytes: int
     max_batch_bytes: int

@@ -29,6 +29,7 @@ from gateway.store.jobs import Jobs
 from gateway.store.journal import Journal
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 from gateway.store.listing import Listing
+from gateway.store.payload import Payloads
 from gateway.store.replicas import Replicas
 from gateway.store.scripts import Runner
 from gateway.store.sentinel import RedisSentinel
@@ -63,8 +64,9 @@ class Store:
         self.clients = Clients(api, settings, self.tiers)
         self.client_keys = ClientKeys(api)
         self.signing = SigningSecrets(api)
-        self.tasks = Tasks(api, Admissions(api, self.clients, settings))
-        self.listing = Listing(api)
+        payloads = Payloads(settings.task_encryption_keys)
+        self.tasks = Tasks(api, Admissions(api, self.clients, settings, payloads), payloads)
+        self.listing = Listing(api, payloads)
         self.steering = Steering(api, self.listing)
         self.replicas = Replicas(api)
         self.journal = Journal(api)
@@ -73,7 +75,7 @@ class Store:
         self.sessions = Sessions(api)
         self.windows = Windows(api, settings.window_algorithm)
         self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self._forget)
-        self.claims = Claims(dispatch, self.consumer, self.doorbell)
+        self.claims = Claims(dispatch, self.consumer, self.doorbell, payloads)
         self.audit = Audit(dispatch)
         self.usages = Usages(api)
         self.figured = Figured(api, self.clients, self.windows, self.usages, settings)

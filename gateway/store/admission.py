@@ -22,6 +22,7 @@ from gateway.models import (
 from gateway.settings import Settings
 from gateway.store.clients import Clients
 from gateway.store.merging import MOST, Merger
+from gateway.store.payload import Payloads
 from gateway.store.records import fixed_fields, unique_end
 from gateway.store.scripts import Runner
 
@@ -33,13 +34,13 @@ class _Wanted(msgspec.Struct):
     """One task on its way: what the script is told of it, whether its client is new, whether this process claims it."""
 
     args: _Args
+    fingerprint: bytes
     create: bool
     local: bool
 
 
 _REFUSALS: Final[dict[int, Callable[[Window, bytes], Admission]]] = {
     2: lambda window, detail: Duplicate(task_id=detail.decode(), window=window),
-    3: lambda window, detail: KeyConflict(task_id=detail.decode(), window=window),
     4: lambda window, detail: RateLimited(window=window, retry_after=int(float(detail))),
     5: lambda window, _: QueueFull(window=window, what="tasks"),
     6: lambda window, _: QueueFull(window=window, what="bytes"),
@@ -49,16 +50,18 @@ _REFUSALS: Final[dict[int, Callable[[Window, bytes], Admission]]] = {
     10: lambda window, _: GatewayFull(window=window, what="bytes"),
 }
 _ADMITTED: Final = 1
+_CONFLICT: Final = 3
 _SCHEDULED: Final = 0
 
 
 class Admissions:
     """The way in for tasks."""
 
-    def __init__(self, runner: Runner, clients: Clients, settings: Settings) -> None:
+    def __init__(self, runner: Runner, clients: Clients, settings: Settings, payloads: Payloads) -> None:
         self._runner = runner
         self._keyspace = runner.keyspace
         self._clients = clients
+        self._payloads = payloads
         self._args: _Args = (
             settings.window_algorithm,
             runner.keyspace.share(settings.max_clients),
@@ -73,7 +76,7 @@ class Admissions:
 
     async def admit(self, client_id: str, spec: TaskSpec, *, create: bool, local: bool = False) -> Admission:
         """Decide and store in one step. ``create``: the client is unknown; ``local``: this process will claim it."""
-        return await self._merger.submit(client_id, _Wanted(self._told(client_id, spec), create, local))
+        return await self._merger.submit(client_id, self._wanted(client_id, spec, create, local))
 
     async def admit_many(
         self, client_id: str, specs: Sequence[TaskSpec], *, create: bool
@@ -82,7 +85,7 @@ class Admissions:
         results: list[Admission | StoreUnavailable] = []
         partition = self._keyspace.partition(client_id)
         for start in range(0, len(specs), MOST):
-            chunk = [_Wanted(self._told(client_id, spec), create, local=False) for spec in specs[start : start + MOST]]
+            chunk = [self._wanted(client_id, spec, create, local=False) for spec in specs[start : start + MOST]]
             try:
                 results += await self._carry_out(partition, {client_id: chunk})
             except StoreUnavailable as error:
@@ -90,10 +93,11 @@ class Admissions:
                 break
         return results
 
-    def _told(self, client_id: str, spec: TaskSpec) -> _Args:
-        tail, size = fixed_fields(spec)
+    def _wanted(self, client_id: str, spec: TaskSpec, create: bool, local: bool) -> _Wanted:
+        unique = unique_end()
+        tail, size = fixed_fields(spec, self._payloads.packed(client_id, unique, spec))
         key = spec.idempotency_key
-        return (
+        told = (
             spec.queue,
             spec.requests_per_min,
             spec.cost,
@@ -103,10 +107,11 @@ class Admissions:
             spec.bound,
             1 if spec.expires_at else 0,
             "" if key is None else self._keyspace.idempotency(client_id, key),
-            "" if key is None else spec.fingerprint.hex(),
-            unique_end(),
+            "" if key is None else self._payloads.fingerprint(spec.fingerprint),
+            unique,
             tail,
         )
+        return _Wanted(told, spec.fingerprint, create, local)
 
     async def _carry_out(self, partition: int, wanted: dict[str, list[_Wanted]]) -> list[Admission]:
         args = [*self._args]
@@ -124,13 +129,22 @@ class Admissions:
         for ones in wanted.values():
             created = bool(reply[at])
             at += 1
-            for _ in ones:
+            for one in ones:
                 code, used, reset, detail = reply[at : at + _ROW]
                 at += _ROW
                 window = Window(used, reset, now)
                 if code in {_ADMITTED, _SCHEDULED}:
                     results.append(Admitted(detail.decode(), window, created, code == _SCHEDULED))
                     created = False  # the first that was admitted made it
+                elif code == _CONFLICT:
+                    results.append(self._conflict(window, detail.decode(), one.fingerprint))
                 else:
                     results.append(_REFUSALS[code](window, detail))
         return results
+
+    def _conflict(self, window: Window, detail: str, fingerprint: bytes) -> Admission:
+        """What a used key means: the script tells fingerprints apart that were made with different keys, or none."""
+        task_id, _, stored = detail.partition(" ")
+        if self._payloads.same(stored, fingerprint):
+            return Duplicate(task_id=task_id, window=window)
+        return KeyConflict(task_id=task_id, window=window)

@@ -57,7 +57,8 @@ local function decide(state, queue, limit, cost, size, idempotency_key, fingerpr
       -- WAIT covers what its own connection wrote, and the first task may have come over another one.
       redis.call('APPEND', idempotency_key, '')
       local first = cmsgpack.unpack(before)
-      return first[2] == fingerprint and DUPLICATE or CONFLICT, first[1]
+      if first[2] == fingerprint then return DUPLICATE, first[1] end
+      return CONFLICT, first[1] .. ' ' .. first[2] -- made with another key it may be the same task's: the gateway judges
     end
   end
   if state.crowded then return MANY_CLIENTS, '' end

@@ -11,7 +11,8 @@ from gateway import metrics
 from gateway.models import ClaimedTask, Outcome, Verdict
 from gateway.store.doorbell import Doorbell
 from gateway.store.merging import Merger
-from gateway.store.records import claimed, encode_attempt, encode_failure, kept_fields
+from gateway.store.payload import Payloads
+from gateway.store.records import as_earlier, as_last, claimed, encode_attempt, kept_fields
 from gateway.store.scripts import Runner
 
 _PER_CLIENT: Final = 100
@@ -43,20 +44,15 @@ class _Ended(msgspec.Struct):
     want: int
 
 
-def _claimed(client_id: str, reply: list[Any], now: int) -> Claimed:
-    limit, in_flight, more = reply[:3]
-    tasks = [claimed(client_id, reply[at : at + _ROW], now) for at in range(3, len(reply), _ROW)]
-    return Claimed(tasks, limit, bool(more), in_flight)
-
-
 class Claims:
     """The claims of this process, under its consumer name."""
 
-    def __init__(self, runner: Runner, consumer: str, doorbell: Doorbell) -> None:
+    def __init__(self, runner: Runner, consumer: str, doorbell: Doorbell, payloads: Payloads) -> None:
         self._runner = runner
         self._keyspace = runner.keyspace
         self._consumer = consumer
         self._doorbell = doorbell
+        self._payloads = payloads
         self._finishing: Merger[_Ended, Finished] = Merger(runner.keyspace.partition, self._finish)
 
     async def ready(self, limit: int) -> list[str]:
@@ -74,7 +70,7 @@ class Claims:
     async def claim(self, client_id: str, want: int) -> Claimed:
         """Start as many of the client's tasks as fit and are wanted."""
         now, *reply = await self._runner.run("claim", client_id, self._consumer, want)
-        return _claimed(client_id, reply, now)
+        return self._claimed(client_id, reply, now)
 
     async def finish(self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0) -> Finished:
         """Store what became of the attempt and free its slot. Safe to repeat after an unknown end.
@@ -85,6 +81,7 @@ class Claims:
             want = 0  # a finish waits for nobody, and no task may start unconfirmed: it takes a claim of its own
         failed: Literal["dead", "retry"] = "dead" if retry_in is None else "retry"
         verdict: Literal["succeeded", "dead", "retry"] = "succeeded" if outcome.verdict is Verdict.DELIVERED else failed
+        closed = self._payloads.closed
         size, kept = kept_fields(task, payload=verdict != "succeeded")
         args = (
             task.queue,
@@ -94,8 +91,8 @@ class Claims:
             verdict,
             int((retry_in or 0) * 1000),
             outcome.reason,
-            encode_attempt(outcome),
-            b"" if verdict == "succeeded" else encode_failure(outcome.attempt),
+            encode_attempt(closed(task, as_last(outcome))),
+            b"" if verdict == "succeeded" else encode_attempt(closed(task, as_earlier(outcome.attempt))),
             size,
             kept,
         )
@@ -113,7 +110,7 @@ class Claims:
         now, *reply = await self._runner.run_for_many("finish", partition, *args)
         results: list[Finished] = []
         for at, (client_id, ones) in enumerate(ended.items()):
-            owned, brought = reply[2 * at], _claimed(client_id, reply[2 * at + 1], now)
+            owned, brought = reply[2 * at], self._claimed(client_id, reply[2 * at + 1], now)
             nothing = Claimed([], brought.limit, more=False, in_flight=brought.in_flight)
             came = b"1" in owned
             for one, mine in zip(ones, owned, strict=True):
@@ -121,6 +118,12 @@ class Claims:
                 if one.want:
                     brought = nothing
         return results
+
+    def _claimed(self, client_id: str, reply: list[Any], now: int) -> Claimed:
+        limit, in_flight, more = reply[:3]
+        ready = self._payloads.ready
+        tasks = [ready(claimed(client_id, reply[at : at + _ROW], now)) for at in range(3, len(reply), _ROW)]
+        return Claimed(tasks, limit, bool(more), in_flight)
 
     async def renew(self, tasks: Sequence[ClaimedTask]) -> list[ClaimedTask]:
         """Renew the leases; returns the tasks that are not this process's any more."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.models import State, TaskDetail, TaskFilter
+from gateway.store.payload import Payloads
 from gateway.store.records import detail
 from gateway.store.scripts import Runner
 
@@ -75,8 +76,9 @@ class Listing:
     or have dead letters.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, payloads: Payloads) -> None:
         self._runner = runner
+        self._opened = payloads.opened  # only of those that are wanted: filters need no answers
         self._keyspace = runner.keyspace
 
     async def page(self, wanted: TaskFilter, *, cursor: Place | None, limit: int, newest: bool) -> TaskPage:
@@ -88,7 +90,7 @@ class Listing:
         async for part, behind in self._walk(wanted, cursor, newest=newest):
             for place, task in part.rows:
                 if wanted.matches(task):
-                    found.append(task)
+                    found.append(self._opened(task))
                     if len(found) == limit:
                         return TaskPage(found, str(place), looked + part.looked_at)
             looked += part.looked_at
@@ -144,7 +146,7 @@ class Listing:
             looked += len(chunk)
             for reply in filter(None, replies):
                 task = detail(task_id, reply[1], running=bool(reply[0]))
-                return TaskPage([task] if wanted.matches(task) else [], None, looked)
+                return TaskPage([self._opened(task)] if wanted.matches(task) else [], None, looked)
             if looked >= _LOOKED_AT:
                 return TaskPage([], str(Place(chunk[-1].client, chunk[-1].score)), looked)
         return TaskPage([], None, looked)

@@ -3,7 +3,7 @@ record. Both are packed arrays and share the fields from `run_at` on."""
 
 from itertools import count
 from os import urandom
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 import orjson
@@ -68,6 +68,7 @@ class Fresh(msgspec.Struct, array_like=True, frozen=True):
 _decode = msgspec.msgpack.Decoder(Record).decode
 _decode_fresh = msgspec.msgpack.Decoder(Fresh).decode
 _encode = msgspec.msgpack.Encoder().encode
+encode_attempt = msgspec.json.Encoder().encode
 _decode_attempt = msgspec.json.Decoder(Attempt).decode
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 _OVERHEAD = 160  # bytes a record takes beside url, headers and body: keys, index and stream entry not counted
@@ -81,6 +82,9 @@ _STATES = {
     "C": State.CANCELLED,
 }
 
+SEALED: Final = 2  # in the place of `has_body`: `body` holds URL, headers and body, see payload.py
+Payload = tuple[str, str, int, str]  # url, headers, has_body, body
+
 _process = urandom(5).hex()
 _sequence = count()
 
@@ -91,12 +95,18 @@ def unique_end() -> str:
     return f"{_process}{next(_sequence) & 0xFFFFFF:06x}"
 
 
-def fixed_fields(spec: TaskSpec) -> tuple[bytes, int]:
-    """The fields from `run_at` on, packed without an array header, and the size they count as."""
-    headers = orjson.dumps(spec.headers).decode() if spec.headers else ""
-    body = spec.body.decode() if spec.body is not None else ""
+def fixed_fields(spec: TaskSpec, payload: Payload | None = None) -> tuple[bytes, int]:
+    """The fields from `run_at` on, packed without an array header, and the size they count as. ``payload``: what is
+    stored in place of the task's own."""
+    if payload is None:
+        headers = orjson.dumps(spec.headers).decode() if spec.headers else ""
+        body = spec.body.decode() if spec.body is not None else ""
+        payload = (spec.url, headers, int(spec.body is not None), body)
+        length = len(spec.body or b"")
+    else:
+        length = len(payload[3])
     labels = " ".join(spec.labels)
-    size = _OVERHEAD + len(spec.url) + len(headers) + len(spec.body or b"") + len(spec.trace) + len(labels)
+    size = _OVERHEAD + len(payload[0]) + len(payload[1]) + length + len(spec.trace) + len(labels)
     timeout = int(spec.timeout)
     values = (
         spec.run_at,
@@ -106,10 +116,7 @@ def fixed_fields(spec: TaskSpec) -> tuple[bytes, int]:
         timeout if timeout == spec.timeout else spec.timeout,  # six bytes less
         size,
         spec.method,
-        spec.url,
-        headers,
-        int(spec.body is not None),
-        body,
+        *payload,
         spec.trace,
         labels,
     )
@@ -165,6 +172,12 @@ def claimed(client_id: str, row: list[Any], now: int) -> ClaimedTask:
     )
 
 
+def sealed_payload(task: ClaimedTask) -> str | None:
+    """What was stored in place of the task's payload, None where it is the payload itself."""
+    stored = cast("Fresh | Record", task.stored)
+    return stored.body if stored.has_body == SEALED else None
+
+
 def kept_fields(task: ClaimedTask, *, payload: bool) -> tuple[int, bytes]:
     """The task's size, and what is to be stored of a fresh one at its first attempt's end: the fields from `run_at` on,
     without headers and body unless the ``payload`` is needed again. Empty for one that has a record."""
@@ -188,18 +201,17 @@ def kept_fields(task: ClaimedTask, *, payload: bool) -> tuple[int, bytes]:
     return fresh.size, _encode(values)[1:]
 
 
-def encode_attempt(outcome: Outcome) -> bytes:
+def as_last(outcome: Outcome) -> Attempt:
     """An attempt as the record keeps it."""
-    attempt = outcome.attempt
     if outcome.verdict is Verdict.RETRY and outcome.retry_after:
-        attempt = msgspec.structs.replace(attempt, retry_after=outcome.retry_after)
-    return msgspec.json.encode(attempt)
+        return msgspec.structs.replace(outcome.attempt, retry_after=outcome.retry_after)
+    return outcome.attempt
 
 
-def encode_failure(attempt: Attempt) -> bytes:
+def as_earlier(attempt: Attempt) -> Attempt:
     """The same as it is kept beside those that come after it: with less of the answer."""
     body = None if attempt.body is None else attempt.body[:_EARLIER_HEAD]
-    return msgspec.json.encode(msgspec.structs.replace(attempt, body=body))
+    return msgspec.structs.replace(attempt, body=body)
 
 
 def detail(task_id: str, packed: bytes, *, running: bool) -> TaskDetail:

@@ -1,5 +1,4 @@
-"""The gateways on this Redis: each says every few seconds that it is there. What people are told
-depends on it, and where no task may call."""
+"""The gateways on this Redis: each says every few seconds that it is there. Only what people are told depends on it."""
 
 from time import time
 from typing import Final
@@ -15,8 +14,7 @@ _READS: Final = 3
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
-    """One process, as it last told. Times are Unix ms. ``listeners``: host and port of each, as they are bound;
-    ``addresses``: those of its machine."""
+    """One process, as it last told. Times are Unix ms."""
 
     name: str
     version: str
@@ -25,8 +23,6 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: int
     in_flight: int
     max_in_flight: int
-    listeners: tuple[tuple[str, int], ...] = ()
-    addresses: tuple[str, ...] = ()
 
     @property
     def dispatches(self) -> bool:

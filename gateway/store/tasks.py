@@ -5,6 +5,7 @@ from typing import Final
 
 from gateway.models import Standing, TaskDetail, TaskView
 from gateway.store.admission import Admissions
+from gateway.store.payload import Payloads
 from gateway.store.records import detail, view
 from gateway.store.scripts import Runner
 
@@ -14,8 +15,9 @@ EXPLAINED: Final = 100  # tasks that an explanation counts or names at most
 class Tasks:
     """The tasks of clients, as their API sees them."""
 
-    def __init__(self, runner: Runner, admissions: Admissions) -> None:
+    def __init__(self, runner: Runner, admissions: Admissions, payloads: Payloads) -> None:
         self._runner = runner
+        self._opened = payloads.opened
         self.admissions = admissions
         self.admit = admissions.admit
         self.admit_many = admissions.admit_many
@@ -23,12 +25,12 @@ class Tasks:
     async def view(self, client_id: str, task_id: str) -> TaskView | None:
         """The client's task as it stands, None where it has no such task."""
         reply = await self._runner.run("status", client_id, task_id)
-        return view(task_id, reply[1], running=bool(reply[0])) if reply else None
+        return self._opened(view(task_id, reply[1], running=bool(reply[0]))) if reply else None
 
     async def detail(self, client_id: str, task_id: str) -> TaskDetail | None:
         """The same with all that operators may see."""
         reply = await self._runner.run("status", client_id, task_id)
-        return detail(task_id, reply[1], running=bool(reply[0])) if reply else None
+        return self._opened(detail(task_id, reply[1], running=bool(reply[0]))) if reply else None
 
     async def explain(self, client_id: str, task_id: str) -> Standing | None:
         """Where the task stands and what stands before it, None where the client has no such task."""
@@ -51,4 +53,4 @@ class Tasks:
         if not reply:
             return None
         cancelled, running, packed = reply
-        return view(task_id, packed, running=bool(running)), bool(cancelled)
+        return self._opened(view(task_id, packed, running=bool(running))), bool(cancelled)
