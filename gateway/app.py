@@ -23,6 +23,7 @@ from gateway.admin import flow as admin_flow
 from gateway.admin import jobs as admin_jobs
 from gateway.admin import journal as admin_journal
 from gateway.admin import overview as admin_overview
+from gateway.admin import redis as admin_redis
 from gateway.admin import replicas as admin_replicas
 from gateway.admin import session as admin_session
 from gateway.admin import signing as admin_signing
@@ -113,6 +114,7 @@ def _add_admin(
     admin.add_routes(admin_signing.ROUTES)
     admin.add_routes(admin_dead.ROUTES)
     admin.add_routes(admin_replicas.ROUTES)
+    admin.add_routes(admin_redis.ROUTES)
     admin.add_routes(admin_tasks.ROUTES)
     admin.add_routes(admin_journal.ROUTES)
     admin.add_routes(admin_jobs.ROUTES)

@@ -234,14 +234,21 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """A task and what stands before it: whether it is paused, its client's calls in flight and its bound on them, how
-    many tasks are ahead of it in its queue, and (some of) those in flight."""
+    """A task and what stands before it: its client's calls in flight and its bound on them, how many tasks are ahead of
+    it in its queue (``more``: at least so many), and (some of) those in flight.
+
+    ``due_at``: since when it may start. ``paused``, ``full``: since when it is paused, and its client at its limit. All
+    in Unix ms; None: it is not, 1: since when is not known.
+    """
 
     view: TaskView
-    paused: bool
+    due_at: int | None
+    paused: int | None
+    full: int | None
     in_flight: int
     bound: int
     ahead: int
+    more: bool
     holders: list[str]
 
 
@@ -333,6 +340,25 @@ def touched(view: TaskView) -> int:
 def _between(moment: int | None, after: int | None, before: int | None) -> bool:
     moment = moment or 0
     return (after is None or moment >= after) and (before is None or moment < before)
+
+
+class QueueFigures(msgspec.Struct, frozen=True):
+    """How a queue stands. ``oldest_waiting``: since when the task waits that waits longest, None: none does."""
+
+    name: str
+    paused: bool
+    queued: int
+    in_flight: int
+    oldest_waiting: int | None
+
+
+class Standings(msgspec.Struct, frozen=True):
+    """How a client's queues stand; the bytes that wait; how many tasks ended of late, and how many of them dead."""
+
+    queues: list[QueueFigures]
+    queued_bytes: int
+    ended: int
+    dead: int
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -44,6 +44,7 @@ async def _beat(store: Store, settings: Settings, dispatcher: Dispatching | None
             seen_at=int(time() * 1000),
             in_flight=0 if dispatcher is None else dispatcher.in_flight,
             max_in_flight=settings.max_in_flight,
+            lanes=0 if dispatcher is None else dispatcher.lanes,
         )
         try:
             await store.replicas.beat(replica)

@@ -4,14 +4,16 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from conftest import ADMIN_KEY, GatewayFactory, Target, until
 from deployments import Deployment
 from test_cli import run
 from test_store import admit, limit, one_claim, outcome
 
+from gateway.middleware.answers import rfc3339
 from gateway.middleware.explanation import explanation
-from gateway.models import Verdict
+from gateway.models import TaskView, Verdict
 from gateway.presence import presence
 from gateway.settings import Settings
 from gateway.store import Store
@@ -57,6 +59,53 @@ async def test_each_constraint_is_named(store: Store) -> None:
     assert await store.tasks.explain("other", first) is None
 
 
+async def test_since_when_is_told(store: Store) -> None:
+    """Since the task was due, or since what holds it began, the later; a target's Retry-After is told apart."""
+
+    async def since(task_id: str, **given: Any) -> str:
+        standing = await store.tasks.explain("acme", task_id)
+        assert standing is not None
+        told = explanation(standing, alive=True, **given)["since"]
+        assert isinstance(told, str)
+        return told
+
+    def created(view: TaskView | None) -> str:
+        assert view is not None
+        return rfc3339(view.created_at) or ""
+
+    first = await admit(store)
+    clock = await store.jobs.now()
+
+    async def later() -> bool:
+        return await store.jobs.now() > clock + 1
+
+    await until(later)
+    await store.clients.pause("acme", paused=True)
+    paused = await since(first)
+    assert paused > created(await store.tasks.view("acme", first))
+    assert not await store.clients.pause("acme", paused=True)
+    assert await since(first) == paused
+    second = await admit(store)
+    assert await since(second) == created(await store.tasks.view("acme", second)) >= paused
+    await store.clients.pause("acme", paused=False)
+    third = await admit(store)
+    tasks = (await store.claims.claim("acme", 5)).tasks
+    assert len(tasks) == 2
+    full = await since(third)
+    await store.claims.finish(tasks[0], outcome(Verdict.RETRY, 503), retry_in=30, want=0)
+    slow = msgspec.structs.replace(outcome(Verdict.RETRY, 429), retry_after=30.0)
+    tasks = (await store.claims.claim("acme", 5)).tasks
+    assert await since(await admit(store)) >= full
+    started = msgspec.structs.replace(slow.attempt, started_at=await store.jobs.now())
+    await store.claims.finish(tasks[0], msgspec.structs.replace(slow, attempt=started), retry_in=30)
+    told = await explained(store, third)
+    assert (told["constraint"], told["message"]) == (
+        "retry_after",
+        "attempt 1 of 6 ended with 429; the target asked to wait 30 s (Retry-After)",
+    )
+    assert (await explained(store, first))["constraint"] == "waiting_to_retry"
+
+
 async def test_a_tasks_own_bound_is_what_holds_it(store: Store) -> None:
     """An override is explained by its own number, not by the client's."""
     for _ in range(2):
@@ -80,6 +129,13 @@ async def test_processes_are_seen_while_they_run(store: Store) -> None:
         assert (replica.role, replica.dispatches, replica.in_flight) == ("dispatcher", True, 0)
         assert 0 < replica.started_at <= replica.seen_at
     assert await store.replicas.all() == []
+    seen_at = await store.replicas.last_dispatcher()
+    assert seen_at == replica.seen_at
+    waiting = await admit(store)
+    standing = await store.tasks.explain("acme", waiting)
+    assert standing is not None
+    told = explanation(standing, alive=False, last_seen=2_000_000_000_000)
+    assert (told["constraint"], told["since"]) == ("no_dispatcher", "2033-05-18T03:33:20.000Z")
 
 
 async def test_over_http(gateway: GatewayFactory, target: Target, a_client: str) -> None:

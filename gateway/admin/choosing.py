@@ -107,9 +107,9 @@ def chosen(given: FilterBody, place: str = "") -> TaskFilter:
     )
 
 
-def paging(request: web.Request, known: Sequence[str]) -> tuple[Place | None, int]:
+def paging(request: web.Request, known: Sequence[str], most: int = PAGE_MAX) -> tuple[Place | None, int]:
     """Where a listing goes on, and how many it shows at most."""
-    limit = page_limit(query(request, "limit", known), PAGE_MAX) or PAGE
+    limit = page_limit(query(request, "limit", known), most) or PAGE
     text = query(request, "cursor", known)
     place = None if text is None else parse_cursor(text)
     if text is not None and place is None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.admin.redis import health_body
 from gateway.admin.replicas import replica_body
 from gateway.admin.usage import figures as usage_figures
 from gateway.admin.usage import points, present
@@ -15,7 +16,6 @@ from gateway.middleware.explanation import explanation
 from gateway.settings import Settings
 from gateway.store import Store
 from gateway.store.figures import LIMITS, Figures
-from gateway.store.health import ServerHealth
 from gateway.store.replicas import Replica
 from gateway.store.usage import EVERYBODY, HOUR, MINUTE, added
 
@@ -67,7 +67,7 @@ async def show_overview(request: web.Request) -> web.StreamResponse:
         "oldest_waiting": oldest,
         "saturation": _saturation(figures, replicas, settings),
         "replicas": [replica_body(replica) for replica in replicas],
-        "redis": _health(health),
+        "redis": health_body(health),
     }
     return json_answer(body)
 
@@ -139,21 +139,6 @@ async def _oldest_waiting(store: Store, figures: Figures, *, alive: bool) -> dic
 async def _who(store: Store, client_id: str) -> dict[str, str | None]:
     client = await present(store, client_id)
     return {"client_id": client_id, "tier": None if client is None else client.tier}
-
-
-def _health(health: ServerHealth) -> dict[str, Any]:
-    return {
-        "ok": health.persistence_ok,
-        "server": health.server,
-        "version": health.version,
-        "latency_ms": round(health.latency * 1000, 2),
-        "memory_used_bytes": health.memory_used,
-        "memory_max_bytes": health.memory_max,
-        "persistence": health.persistence,
-        "persistence_ok": health.persistence_ok,
-        "role": health.role,
-        "connected_replicas": health.connected_replicas,
-    }
 
 
 ROUTES = (web.get("/overview", show_overview),)

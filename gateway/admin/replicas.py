@@ -22,9 +22,11 @@ def replica_body(replica: Replica) -> dict[str, Any]:
         "version": replica.version,
         "role": replica.role,
         "started_at": rfc3339(replica.started_at),
+        "uptime": max(0, replica.seen_at - replica.started_at) // 1000,
         "seen_at": rfc3339(replica.seen_at),
         "in_flight": replica.in_flight,
         "max_in_flight": replica.max_in_flight,
+        "lanes": replica.lanes,
     }
 
 

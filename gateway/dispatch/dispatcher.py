@@ -75,6 +75,11 @@ class Dispatcher:
         return self._lanes.open
 
     @property
+    def lanes(self) -> int:
+        """Clients with work in this process."""
+        return len(self._lanes)
+
+    @property
     def leaving(self) -> bool:
         """Whether it drains: it starts nothing any more."""
         return self._leaving

@@ -18,6 +18,10 @@ class Dispatching(Protocol):
         """Open calls of this process."""
 
     @property
+    def lanes(self) -> int:
+        """Clients with work in this process."""
+
+    @property
     def leaving(self) -> bool:
         """It drains: the process is about to end."""
 

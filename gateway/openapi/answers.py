@@ -97,6 +97,7 @@ class Explanation(Struct):
     constraint: Literal[
         "not_due",
         "waiting_to_retry",
+        "retry_after",
         "paused",
         "no_dispatcher",
         "concurrency",
@@ -121,8 +122,10 @@ class Replica(Struct):
     role: Literal["all", "api", "dispatcher", "admin"]
     started_at: datetime
     seen_at: datetime
+    uptime: Annotated[Count, Meta(description="seconds")]
     in_flight: Count
     max_in_flight: Count
+    lanes: Annotated[Count, Meta(description="clients with work in this process")]
 
 
 class Replicas(Struct):
@@ -207,6 +210,24 @@ class Changes(Struct):
     next_cursor: Annotated[str | None, Meta(description="null on the last page")]
 
 
+class QueueFigures(Struct):
+    """How a queue stands at this moment."""
+
+    queue: Queue
+    paused: bool
+    queued: Count
+    in_flight: Count
+    oldest_waiting: Annotated[float | None, Meta(description="seconds; null: none waits")]
+
+
+class Recent(Struct):
+    """What became of tasks of late."""
+
+    seconds: int
+    ended: Count
+    dead: Count
+
+
 class Figures(Struct):
     """How a client stands at this moment."""
 
@@ -216,13 +237,33 @@ class Figures(Struct):
     paused: Annotated[bool, Meta(description="whether none of its queues starts anything")]
     paused_queues: Annotated[list[str], Meta(description="those that are paused one by one")]
     current_usage: Annotated[Count, Meta(description="requests admitted in the window")]
+    remaining: Annotated[Count, Meta(description="what is left of the window")]
     in_flight: Annotated[Count, Meta(description="calls open, over all replicas")]
     queued: Count
+    queued_bytes: Annotated[Count, Meta(description="of all that waits or runs")]
     oldest_waiting: Annotated[
         float | None, Meta(description="seconds for which the task has been due that waits longest")
     ]
     scheduled: Annotated[Count, Meta(description="delayed tasks and retries")]
     dead: Count
+    recent: Recent
+    error_rate: Annotated[float | None, Meta(description="the share of dead among those of late; null: none ended")]
+    queues: list[QueueFigures]
+
+
+class ActiveClients(Struct):
+    """A page of clients that have tasks, or had some lately."""
+
+    clients: list[Figures]
+    next_cursor: Annotated[str | None, Meta(description="null on the last page")]
+
+
+class PurgedQueue(Struct):
+    """How many tasks were cancelled."""
+
+    client_id: ClientId
+    queue: Queue
+    tasks: Count
 
 
 class SigningSecret(Struct):

@@ -184,6 +184,38 @@ class RedisHealth(Struct):
     connected_replicas: Count
 
 
+class RedisReplica(Struct):
+    """A replica, as its primary sees it."""
+
+    address: str
+    state: str
+    lag: Annotated[int, Meta(description="seconds")]
+
+
+class RedisNode(RedisHealth):
+    """A server that has the data, or a part of it."""
+
+    address: str
+    uptime: Annotated[Count, Meta(description="seconds")]
+    connections: Count
+    commands_per_second: Count
+    keys: Annotated[Count, Meta(description="of all its databases")]
+    memory_peak_bytes: Count
+    memory_policy: Annotated[str, Meta(examples=["noeviction"])]
+    fragmentation: float
+    last_save: Annotated[datetime | None, Meta(description="of a snapshot")]
+    loading: bool
+    replicas: list[RedisReplica]
+
+
+class RedisNodes(Struct):
+    """The servers that have the data."""
+
+    topology: Literal["embedded", "single", "sentinel", "cluster"]
+    nodes: list[RedisNode]
+    unreachable: Annotated[list[str], Meta(description="those that did not answer")]
+
+
 class Overview(Struct):
     """How everything stands."""
 
@@ -206,6 +238,13 @@ class Overview(Struct):
 
 
 FIGURES: Final = (
+    Operation(
+        "get",
+        "/admin/redis",
+        "The Redis servers, each as it says itself",
+        {200: Answer("Those that answer", RedisNodes)},
+        (400, 401, 403, 503),
+    ),
     Operation(
         "get",
         "/admin/overview",

@@ -3,6 +3,7 @@
 from typing import Final
 
 from gateway.admin.clients import PAGE_MAX, LimitBody, SetBody
+from gateway.admin.flow import ACTIVE_MAX
 from gateway.admin.session import LoginBody
 from gateway.models import QUEUE_PATTERN
 from gateway.openapi import answers
@@ -77,6 +78,30 @@ ADMINISTRATION: Final = (
         {200: Answer("Its figures", answers.Figures)},
         (400, 401, 403, 404, 503),
         (CLIENT,),
+    ),
+    Operation(
+        "get",
+        "/admin/clients/active",
+        "How those clients stand that have tasks, or had some lately",
+        {200: Answer("A page of them", answers.ActiveClients)},
+        (400, 401, 403, 503),
+        (
+            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": ACTIVE_MAX}, "clients a page; default 50"),
+            Parameter("cursor", {"type": "string"}, "the `next_cursor` of the page before"),
+        ),
+    ),
+    Operation(
+        "post",
+        "/admin/queues/purge",
+        "Cancel what waits in a queue, delayed and retrying tasks included",
+        {200: Answer("How many", answers.PurgedQueue)},
+        (400, 401, 403, 503),
+        (
+            CLIENT,
+            Parameter(
+                "queue", {"type": "string", "pattern": QUEUE_PATTERN, "examples": ["default"]}, "which", "query", True
+            ),
+        ),
     ),
     *CLIENT_SECRETS,
     Operation(

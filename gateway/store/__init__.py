@@ -33,6 +33,7 @@ from gateway.store.payload import Payloads
 from gateway.store.replicas import Replicas
 from gateway.store.scripts import Runner
 from gateway.store.sentinel import RedisSentinel
+from gateway.store.servers import Servers, look_at
 from gateway.store.sessions import Sessions
 from gateway.store.signing import SigningSecrets
 from gateway.store.steering import Steering
@@ -121,6 +122,10 @@ class Store:
     async def health(self) -> ServerHealth:
         """How the server is; raises StoreUnavailable where it does not answer."""
         return await server_health(self._api)
+
+    async def servers(self) -> Servers:
+        """Each server that has the data; raises StoreUnavailable where it is not known which those are."""
+        return await look_at(self._redis)
 
     async def ping(self) -> None:
         """Raise StoreUnavailable unless Redis answers and takes writes."""

@@ -61,6 +61,11 @@ class RedisCluster:
         """Host and port of every node, as far as they are known by now."""
         return list(self._map.nodes)
 
+    async def servers(self) -> list[tuple[str, Dial]]:
+        """Every primary."""
+        await self._map.load()
+        return [(f"{host}:{port}", partial(self._dial, (host, port))) for host, port in self._map.primaries()]
+
     async def watch(self) -> None:
         """Nodes say themselves where a slot has gone."""
 

@@ -85,6 +85,9 @@ class Deployment(Protocol):
     def nodes(self) -> list[tuple[str, int]]:
         """Host and port of every server that is not in the settings, as far as they are known by now."""
 
+    async def servers(self) -> list[tuple[str, Dial]]:
+        """The servers that take writes, by what people call them, and how to reach each."""
+
     async def watch(self) -> None:
         """Keep up with changes that no error tells of, until cancelled."""
 
@@ -108,6 +111,11 @@ class SingleRedis:
     def nodes(self) -> list[tuple[str, int]]:
         """None: the settings name it."""
         return []
+
+    async def servers(self) -> list[tuple[str, Dial]]:
+        """The one server."""
+        at = self._arguments
+        return [(str(at.get("path") or f"{at.get('host', 'localhost')}:{at.get('port', 6379)}"), self._dial)]
 
     async def watch(self) -> None:
         """Nothing changes."""

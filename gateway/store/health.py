@@ -1,5 +1,6 @@
 """How the Redis server is: what it says of itself, and how long it took to say so."""
 
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Literal
 
@@ -28,8 +29,16 @@ async def server_health(runner: Runner) -> ServerHealth:
     """Ask; raises StoreUnavailable where it does not answer."""
     started = perf_counter()
     text = await runner.command("INFO", tries=3)
-    latency = perf_counter() - started
-    info = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+    return read_health(read_info(text), perf_counter() - started)
+
+
+def read_info(text: bytes) -> dict[str, str]:
+    """What INFO says, by name."""
+    return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+
+
+def read_health(info: Mapping[str, str], latency: float) -> ServerHealth:
+    """What of it tells how the server is."""
     aof = info.get("aof_enabled") == "1"
     # Valkey names the Redis version it is compatible with, and its own beside it.
     return ServerHealth(

@@ -70,6 +70,11 @@ class Keyspace:
         return self._key("clients", partition)
 
     @property
+    def dispatcher_seen(self) -> str:
+        """String: when a gateway that makes calls was last seen, in ms."""
+        return self._key("dispatcher_seen", 0)
+
+    @property
     def replicas(self) -> str:
         """Sorted set: the names of gateways by when they were last seen, in s."""
         return self._key("replicas", 0)

@@ -117,6 +117,15 @@ class Listing:
                         break
                     part = await stretch(part.end)
 
+    async def clients(self, cursor: Place | None, limit: int) -> tuple[list[str], str | None]:
+        """The next clients that have tasks, had some within five minutes, or have dead letters; and where to go on."""
+        found: list[Place] = []
+        async for chunk in self._clients(TaskFilter(), cursor and Place(cursor.client, cursor.score)):
+            found += chunk
+            if len(found) > limit:
+                return [place.client for place in found[:limit]], str(found[limit - 1])
+        return [place.client for place in found], None
+
     async def _stretch(self, place: Place, holders: str, queue: str, *, newest: bool) -> _Stretch:
         where = (place.holder, place.queue, place.position)
         looked, *rest = await self._runner.run(

@@ -23,6 +23,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: int
     in_flight: int
     max_in_flight: int
+    lanes: int = 0
 
     @property
     def dispatches(self) -> bool:
@@ -46,12 +47,19 @@ class Replicas:
         now = int(time())
         await run("SET", self._key(replica.name), msgspec.json.encode(replica), "EX", _GONE_SECONDS)
         await run("ZADD", self._index, now, replica.name)
+        if replica.dispatches:
+            await run("SET", self._runner.keyspace.dispatcher_seen, replica.seen_at)
         await run("ZREMRANGEBYSCORE", self._index, "-inf", now - 60 * _GONE_SECONDS)
 
     async def leave(self, name: str) -> None:
         """Be seen no more."""
         await self._runner.command("DEL", self._key(name))
         await self._runner.command("ZREM", self._index, name)
+
+    async def last_dispatcher(self) -> int | None:
+        """When one that makes calls was last seen, Unix ms; None: never."""
+        seen = await self._runner.command("GET", self._runner.keyspace.dispatcher_seen, tries=_READS)
+        return None if seen is None else int(seen)
 
     async def all(self) -> list[Replica]:
         """Those that were seen lately, by name."""

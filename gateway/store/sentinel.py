@@ -56,6 +56,10 @@ class RedisSentinel:
         """The Sentinels, and every primary they have named so far."""
         return [*self._sentinels, *self._found]
 
+    async def servers(self) -> list[tuple[str, Dial]]:
+        """The primary of the moment."""
+        return [(self._service, self._dial)]
+
     async def watch(self) -> None:
         """Leave a primary as soon as one Sentinel names another. In an ordered failover the old one takes writes for up
         to ten seconds more, and what it takes then is lost."""

@@ -9,7 +9,8 @@ from gateway.store.payload import Payloads
 from gateway.store.records import detail, view
 from gateway.store.scripts import Runner
 
-EXPLAINED: Final = 100  # tasks that an explanation counts or names at most
+_COUNTED: Final = 100  # tasks ahead of one that is explained
+_NAMED: Final = 10  # tasks in flight
 
 
 class Tasks:
@@ -34,16 +35,20 @@ class Tasks:
 
     async def explain(self, client_id: str, task_id: str) -> Standing | None:
         """Where the task stands and what stands before it, None where the client has no such task."""
-        reply = await self._runner.run("explain", client_id, task_id, EXPLAINED)
+        reply = await self._runner.run("explain", client_id, task_id, _COUNTED, _NAMED)
         if not reply:
             return None
-        running, packed, paused, in_flight, bound, ahead, *holders = reply
+        running, packed, paused, full, in_flight, bound, ahead, more, *holders = reply
+        task = detail(task_id, packed, running=bool(running))
         return Standing(
-            view=view(task_id, packed, running=bool(running)),
-            paused=bool(paused),
+            view=task.view,
+            due_at=task.due_at,
+            paused=paused or None,
+            full=full or None,
             in_flight=in_flight,
             bound=bound,
             ahead=ahead,
+            more=bool(more),
             holders=[name.decode() for name in holders],
         )
 

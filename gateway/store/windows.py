@@ -1,7 +1,11 @@
 """Reads a client's window and figures; consumes nothing. Counting happens in admit alone."""
 
-from gateway.models import Usage, Window
+from typing import Final
+
+from gateway.models import QueueFigures, Standings, Usage, Window
 from gateway.store.scripts import Runner
+
+RECENT_SECONDS: Final = 300
 
 
 class Windows:
@@ -10,6 +14,15 @@ class Windows:
     def __init__(self, runner: Runner, algorithm: str) -> None:
         self._runner = runner
         self._algorithm = algorithm
+
+    async def standings(self, client_id: str) -> Standings:
+        """How the client's queues stand, and what became of its tasks in the last `RECENT_SECONDS`."""
+        size, ended, dead, *rows = await self._runner.run("queues", client_id, RECENT_SECONDS)
+        queues = [
+            QueueFigures(name.decode(), bool(paused), queued, in_flight, oldest or None)
+            for name, paused, queued, in_flight, oldest in (rows[at : at + 5] for at in range(0, len(rows), 5))
+        ]
+        return Standings(queues, size, ended, dead)
 
     async def usage(self, client_id: str) -> Usage:
         """What of the window is used, what is in flight and what waits, by Redis's clock."""
