@@ -16,7 +16,7 @@ BENCH := build/bench
 TESTS_AT_ONCE ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check sbom soak bench demo venv lock clean
+.PHONY: help run test check sbom soak fuzz bench demo venv lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ sbom: venv ## build/sbom.json: what the gateway runs on, as CycloneDX
 soak: venv ## the model and every fault at length, about an hour; the results go to build/soak.md
 	MODEL_STEPS=$${MODEL_STEPS:-200000} $(BIN)/pytest tests/test_model.py
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
+
+fuzz: venv ## fuzz the decoders, ten minutes (FUZZ_SECONDS); what they found so far is in build/corpus
+	PYTHONPATH=. $(BIN)/python tests/fuzz_decoders.py build/corpus -max_total_time=$${FUZZ_SECONDS:-600} -artifact_prefix=build/
 
 demo: $(VENV)/.runtime ## three clients of different tiers, live, about ten seconds
 	@$(BIN)/python deploy/demo.py

@@ -134,7 +134,9 @@ def test_imports_run_downward() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("target", ["help", "run", "test", "check", "sbom", "demo", "bench", "venv", "lock", "clean"])
+@pytest.mark.parametrize(
+    "target", ["help", "run", "test", "check", "sbom", "fuzz", "demo", "bench", "venv", "lock", "clean"]
+)
 def test_make_has_its_targets(target: str) -> None:
     """`make help` lists the target, and make knows how to reach it."""
     make = ["make", f"PYTHON={sys.executable}"]
