@@ -31,7 +31,10 @@ from gateway.admin import tasks as admin_tasks
 from gateway.admin import tiers as admin_tiers
 from gateway.admin import usage as admin_usage
 from gateway.api import health
+from gateway.api.decoding import Decoding
+from gateway.api.express import Express
 from gateway.api.routes import client_routes
+from gateway.api.task_rules import Rules
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.sender import HttpSender
@@ -78,6 +81,10 @@ def create_app(
     app.add_routes(health.ROUTES)
     if settings.role != "dispatcher":
         app.add_routes(client_routes(settings))
+        # Logs of every request and spans are the chain's to write.
+        if spans is None and settings.log_level != "debug":
+            decode = Decoding(Rules(settings)).enqueue
+            app[AppKeys.EXPRESS] = lambda limits: Express(settings, store, dispatcher, guard, limits, decode=decode)
         app.add_routes(DOCUMENTATION)
         if settings.admin_port is None:
             _add_admin(app, settings, store, dispatcher, guard)

@@ -5,7 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.admin_keys import AdminKey
-from gateway.middleware.contracts import Asked, Dispatching, Plan, TargetCheck
+from gateway.middleware.contracts import Asked, Dispatching, MakeExpress, Plan, TargetCheck
 from gateway.middleware.keyring import Keyring
 from gateway.middleware.session_cookie import Session
 from gateway.models import Client, Window
@@ -21,6 +21,7 @@ class AppKeys:
     STORE: Final = web.AppKey("store", Store)
     DISPATCHER: Final[web.AppKey[Dispatching | None]] = web.AppKey("dispatcher")
     GUARD: Final[web.AppKey[TargetCheck]] = web.AppKey("guard")
+    EXPRESS: Final[web.AppKey[MakeExpress]] = web.AppKey("express")
 
 
 class RequestKeys:

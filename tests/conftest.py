@@ -114,6 +114,7 @@ class Gateway:
     guard: EgressGuard
     app: web.Application
     dispatcher: Dispatcher | None
+    runner: web.AppRunner
 
     async def enqueue(self, body: Any, **kwargs: Any) -> tuple[int, Any, Any]:
         """Status, JSON and headers of `POST /v1/enqueue`."""
@@ -177,7 +178,7 @@ async def gateway(store_url: str) -> AsyncIterator[GatewayFactory]:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             client = await stack.enter_async_context(aiohttp.ClientSession(url))
-            return Gateway(url, client, store, settings, guard, app, dispatcher)
+            return Gateway(url, client, store, settings, guard, app, dispatcher, runner)
 
         yield start
 

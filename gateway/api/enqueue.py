@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -34,17 +35,21 @@ async def enqueue(request: web.Request) -> web.StreamResponse:
     if not isinstance(admission, Admitted | Duplicate):
         raise NotAdmitted(admission, plan)
     request[RequestKeys.WINDOW] = (admission.window, plan.limit.requests_per_min)
+    status, body = enqueued_body(admission, plan, client.client_id)
+    return json_answer(body, status)
+
+
+def enqueued_body(admission: Admitted | Duplicate, plan: Planned, client_id: str) -> tuple[int, dict[str, Any]]:
+    """Status and body for a task that the store has."""
     fresh = isinstance(admission, Admitted)
-    return json_answer(
-        {
-            "status": "enqueued" if fresh else "duplicate",
-            "task_id": admission.task_id,
-            "queue": plan.spec.queue,
-            "client_id": client.client_id,
-            "rate_limit": limit_body(plan.limit),
-        },
-        201 if fresh else 200,
-    )
+    body = {
+        "status": "enqueued" if fresh else "duplicate",
+        "task_id": admission.task_id,
+        "queue": plan.spec.queue,
+        "client_id": client_id,
+        "rate_limit": limit_body(plan.limit),
+    }
+    return 201 if fresh else 200, body
 
 
 async def _admit(

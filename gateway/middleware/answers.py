@@ -13,10 +13,15 @@ from gateway.models import Attempt, RateLimit, TaskView
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS
 
 
+def json_bytes(body: Any) -> bytes:
+    """The JSON of an answer."""
+    return orjson.dumps(body, option=_OPTIONS)
+
+
 def json_answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """A JSON response; datetimes in it are told to the second."""
     return web.Response(
-        body=orjson.dumps(body, option=_OPTIONS),
+        body=json_bytes(body),
         status=status,
         headers=headers,
         content_type="application/json",

@@ -33,7 +33,7 @@ async def check_client_key(request: web.Request, client_id: str) -> None:
     app = request.app
     store = app[AppKeys.STORE]
     keyring = store.client_keys.cached(client_id) or await _read(store, client_id)
-    given = _given(request)
+    given = _given(header(request, "X-Client-Key"), header(request, hdrs.AUTHORIZATION))
     if keyring.required or app[AppKeys.SETTINGS].require_client_key:
         if given is None:
             raise _refused(client_id, "missing", "client key is required", f"send the client's key as {_HOW}")
@@ -55,11 +55,17 @@ async def _read(store: Store, client_id: str) -> Keyring:
     return keyring
 
 
-def _given(request: web.Request) -> str | None:
-    key = header(request, "X-Client-Key")
+def shows_its_key(keyring: Keyring, key: str | None, authorization: str | None, *, required: bool) -> bool:
+    """Whether a request with these two headers may speak for the client whose keyring this is."""
+    given = _given(key, authorization)
+    if keyring.required or required:
+        return given is not None and keyring.holds(given)
+    return given is None or not given.startswith(PREFIX)
+
+
+def _given(key: str | None, authorization: str | None) -> str | None:
     if key:
         return key
-    authorization = header(request, hdrs.AUTHORIZATION)
     if authorization is None or authorization[: len(_BEARER)].lower() != _BEARER:
         return None
     return authorization[len(_BEARER) :].strip() or None

@@ -51,7 +51,7 @@ class BoundedConnection(web.RequestHandler):
         """Counted no more."""
         self._limits.disconnected(self._place)
         self._place = None
-        self._forget_head()
+        self.head_arrived()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -60,7 +60,7 @@ class BoundedConnection(web.RequestHandler):
         waiter = self._waiter
         if waiter is None or waiter.done():
             if self._head_timer is not None:
-                self._forget_head()
+                self.head_arrived()
             return
         self._head_bytes += len(data)
         if self._head_bytes > HEAD_BYTES:
@@ -70,7 +70,8 @@ class BoundedConnection(web.RequestHandler):
         elif self._head_timer is None:
             self._head_timer = self._loop.call_later(HEAD_DEADLINE, self._head_is_late)
 
-    def _forget_head(self) -> None:
+    def head_arrived(self) -> None:
+        """Nothing of a head is awaited any more."""
         self._head_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()

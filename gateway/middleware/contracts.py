@@ -7,6 +7,8 @@ from typing import Protocol
 import msgspec
 
 from gateway.errors import GatewayError, InvalidBody
+from gateway.middleware.heads import Head
+from gateway.middleware.limits import Limits
 from gateway.models import RateLimit, TaskSpec
 
 
@@ -40,6 +42,24 @@ class TargetCheck(Protocol):
 
     def check_allowed(self, url: str, allowed: tuple[str, ...]) -> str | None:
         """Why the ``allowed_hosts`` of a client refuse it. None: they do not, or the dial decides."""
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """A request of which the whole head has come: what that says, where its body begins, where that ends."""
+
+    head: Head
+    begin: int
+    end: int
+
+
+class Express(Protocol):
+    """Answers some requests by itself."""
+
+    def read(self, data: bytes) -> Whole | None:
+        """The request that ``data`` begins with, None where that is none of these."""
+
+    def take(self, request: Whole, data: bytes, answer: Callable[[bytes], None]) -> bool:
+        """Whether it is taken: ``answer`` is called once, later, with the whole answer. ``data`` ends with its body."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,3 +117,4 @@ class Given(msgspec.Struct, frozen=True):
 
 
 Decode = Callable[[bytes, Given], Asked]
+MakeExpress = Callable[[Limits], Express]

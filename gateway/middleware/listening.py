@@ -13,7 +13,8 @@ from gateway import metrics
 from gateway.errors import GatewayError, ServiceUnavailable
 from gateway.keys import AppKeys
 from gateway.middleware.answers import error_answer
-from gateway.middleware.connection import BoundedConnection
+from gateway.middleware.contracts import Express
+from gateway.middleware.express import ExpressConnection
 from gateway.middleware.limits import Limits
 from gateway.middleware.request_id import HEADER, request_id_of
 from gateway.middleware.security_headers import harden
@@ -25,7 +26,7 @@ _CLOSE = {"Connection": "close"}
 _SHOWN = 100  # characters of a parser's complaint, which quotes what was sent
 
 
-class _Connection(BoundedConnection):
+class _Connection(ExpressConnection):
     """aiohttp's connection, with its own plain-text errors worded as everything else is."""
 
     __slots__ = ()
@@ -86,9 +87,10 @@ class _Server(web.Server):
     """Makes a `_Connection` for every connection, all within the same limits."""
 
     limits: Limits
+    express: Express | None
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, limits=self.limits, loop=self._loop, **self._kwargs)
+        return _Connection(self, express=self.express, limits=self.limits, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
@@ -137,4 +139,5 @@ class Runner(web.AppRunner):
 
         server = _Server(outermost, request_factory=made.request_factory, **self._kwargs)
         server.limits = limits
+        server.express = self.app[AppKeys.EXPRESS](limits) if AppKeys.EXPRESS in self.app else None
         return server

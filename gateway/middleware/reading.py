@@ -65,16 +65,23 @@ async def _arriving(content: StreamReader, limit: int) -> bytes:
     return b"".join(parts)
 
 
+def is_json_type(declared: str | None) -> bool:
+    """Whether a Content-Type is JSON in UTF-8; none is taken for it."""
+    if not declared:
+        return True
+    kind, _, parameters = declared.partition(";")
+    charset = _CHARSET.search(parameters)
+    known = charset is None or charset[1].lower() in {"utf-8", "utf8", "us-ascii"}
+    return known and _JSON_TYPE.fullmatch(kind.strip()) is not None
+
+
 def _check_declared(request: web.Request) -> None:
-    declared = header(request, hdrs.CONTENT_TYPE)
-    if declared:
-        kind, _, parameters = declared.partition(";")
-        charset = _CHARSET.search(parameters)
-        known = charset is None or charset[1].lower() in {"utf-8", "utf8", "us-ascii"}
-        if not _JSON_TYPE.fullmatch(kind.strip()) or not known:
-            hint = " (curl -H 'Content-Type: application/json')" if kind.strip().lower() == _CURLS_DEFAULT else ""
-            msg = f"Content-Type is {declared[:100]!r}; send application/json in UTF-8{hint}, or none"
-            raise _unsupported(msg)
+    declared = header(request, hdrs.CONTENT_TYPE) or ""
+    if not is_json_type(declared):
+        curls = declared.partition(";")[0].strip().lower() == _CURLS_DEFAULT
+        hint = " (curl -H 'Content-Type: application/json')" if curls else ""
+        msg = f"Content-Type is {declared[:100]!r}; send application/json in UTF-8{hint}, or none"
+        raise _unsupported(msg)
     encoding = header(request, hdrs.CONTENT_ENCODING) or "identity"
     if encoding.strip().lower() not in {"", "identity"}:
         msg = f"Content-Encoding is {encoding[:100]!r}; send the JSON without one"

@@ -21,8 +21,12 @@ _counter = itertools.count(1)
 
 def request_id_of(request: web.BaseRequest) -> str:
     """The caller's id where it is a valid one, else a new one."""
-    given = request.headers.get(HEADER, "")
-    return given if _VALID.fullmatch(given) else new_request_id()
+    return chosen_id(request.headers.get(HEADER))
+
+
+def chosen_id(given: str | None) -> str:
+    """The id that the caller has ``given`` where it is a valid one, else a new one."""
+    return given if given and _VALID.fullmatch(given) else new_request_id()
 
 
 def new_request_id() -> str:

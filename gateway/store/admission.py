@@ -1,5 +1,6 @@
 """Admitting tasks: one script decides and stores. Requests that come in together share its calls."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -76,7 +77,11 @@ class Admissions:
 
     async def admit(self, client_id: str, spec: TaskSpec, *, create: bool, local: bool = False) -> Admission:
         """Decide and store in one step. ``create``: the client is unknown; ``local``: this process will claim it."""
-        return await self._merger.submit(client_id, self._wanted(client_id, spec, create, local))
+        return await self.submit(client_id, spec, create=create, local=local)
+
+    def submit(self, client_id: str, spec: TaskSpec, *, create: bool, local: bool) -> "asyncio.Future[Admission]":
+        """The same, for who does not wait: what the store will say."""
+        return self._merger.submit(client_id, self._wanted(client_id, spec, create, local))
 
     async def admit_many(
         self, client_id: str, specs: Sequence[TaskSpec], *, create: bool

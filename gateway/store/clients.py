@@ -82,6 +82,10 @@ class Clients:
         """The stored form: the fields the API shows."""
         return msgspec.json.encode(client)
 
+    def cached(self, client_id: str) -> Client | None:
+        """What is remembered of the client, None where Redis has to be asked."""
+        return self._cache.get(client_id)
+
     async def get(self, client_id: str) -> Client | None:
         """The client, from the cache where it is fresh; None: unknown. Raises UnreadableClient."""
         cached = self._cache.get(client_id)

@@ -21,6 +21,7 @@ class Tasks:
         self._opened = payloads.opened
         self.admissions = admissions
         self.admit = admissions.admit
+        self.submit = admissions.submit
         self.admit_many = admissions.admit_many
 
     async def view(self, client_id: str, task_id: str) -> TaskView | None:

@@ -1,0 +1,162 @@
+"""The express way of `POST /v1/enqueue`: the same steps as the chain's, for a request that nothing is wrong with, in
+one pass and without a task of the event loop. Whatever is out of the ordinary before the store is asked is left to the
+chain, which words every refusal."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+import structlog
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE
+
+from gateway import metrics
+from gateway.api.enqueue import enqueued_body, explained, note_admitted
+from gateway.errors import GatewayError, ServiceUnavailable, StoreUnavailable
+from gateway.middleware.answers import json_bytes
+from gateway.middleware.client_keys import shows_its_key
+from gateway.middleware.contracts import Ask, Decode, Dispatching, Given, Planned, TargetCheck, Whole
+from gateway.middleware.heads import Head, Heads
+from gateway.middleware.limits import Limits
+from gateway.middleware.policy import plan
+from gateway.middleware.reading import is_client_id
+from gateway.middleware.request_id import HEADER, chosen_id
+from gateway.middleware.security_headers import HEADERS
+from gateway.middleware.window import refused, window_headers
+from gateway.models import Admission, Admitted, Client, Duplicate
+from gateway.settings import Settings
+from gateway.store import Store
+
+log = structlog.get_logger()
+
+ROUTE: Final = "/v1/enqueue"
+_FIXED: Final = "".join(
+    f"{name}: {value}\r\n"
+    for name, value in {**HEADERS, "Content-Type": "application/json", "Server": SERVER_SOFTWARE}.items()
+)
+_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+
+
+class _Taken(msgspec.Struct, frozen=True):
+    """One request on its way to the store."""
+
+    client: Client
+    plan: Planned
+    request_id: str
+    started: float
+    answer: Callable[[bytes], None]
+
+
+class Express:
+    """The way of one listener; ``limits`` are its own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        dispatcher: Dispatching | None,
+        guard: TargetCheck,
+        limits: Limits,
+        *,
+        decode: Decode,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._dispatcher = dispatcher
+        self._guard = guard
+        self._decode = decode
+        self._heads = Heads(ROUTE)
+        self._limits = limits
+
+    def read(self, data: bytes) -> Whole | None:
+        """As the protocol has it."""
+        ends = data.find(b"\r\n\r\n")
+        head = self._heads.read(data[:ends]) if ends >= 0 else None
+        if head is None or not 0 < head.length <= self._settings.max_body_bytes:
+            return None
+        return Whole(head, ends + 4, ends + 4 + head.length)
+
+    def take(self, request: Whole, data: bytes, answer: Callable[[bytes], None]) -> bool:
+        """As the protocol has it."""
+        started = time.monotonic()
+        head = request.head
+        asked = self._asked(head, data[request.begin :])
+        if asked is None:
+            return False
+        client, ask = asked
+        planned = plan(ask, client, self._settings, self._guard, head.trace)
+        if not isinstance(planned, Planned) or not self._enter():
+            return False
+        taken = _Taken(client, planned, chosen_id(head.request_id), started, answer)
+        local = self._dispatcher is not None and self._dispatcher.has_room()
+        waiting = self._store.tasks.submit(client.client_id, planned.spec, create=False, local=local)
+        waiting.add_done_callback(functools.partial(self._decided, taken))
+        return True
+
+    def _enter(self) -> bool:
+        try:
+            self._limits.enter(ROUTE)
+        except ServiceUnavailable:
+            return False
+        return True
+
+    def _asked(self, head: Head, raw: bytes) -> tuple[Client, Ask] | None:
+        """A known client that may, and a well-formed task without an override, which the log would tell of."""
+        try:
+            asked = self._decode(raw, Given(head.idempotency_key, time.time()))
+        except GatewayError:
+            return None
+        client_id = head.client_id or asked.client_id
+        if asked.problem is not None or not isinstance(client_id, str) or not is_client_id(client_id):
+            return None
+        if asked.client_id not in (None, "", client_id):
+            return None
+        keyring = self._store.client_keys.cached(client_id)
+        client = self._store.clients.cached(client_id)
+        if keyring is None or client is None or not client.enabled:
+            return None
+        if not shows_its_key(keyring, head.client_key, head.authorization, required=self._settings.require_client_key):
+            return None
+        [ask] = asked.asks
+        return (client, ask) if ask.override is None else None
+
+    def _decided(self, taken: _Taken, waiting: "asyncio.Future[Admission]") -> None:
+        """Word the store's answer."""
+        self._limits.leave()
+        status, headers, body = self._worded(taken, waiting)
+        head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        taken.answer(
+            (
+                f"{_LINES[status]}{head}{_FIXED}{HEADER}: {taken.request_id}\r\nDate: {rfc822_formatted_time()}\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
+            ).encode()
+            + body
+        )
+        metrics.http_request(ROUTE, "POST", status, time.monotonic() - taken.started)
+
+    def _worded(self, taken: _Taken, waiting: "asyncio.Future[Admission]") -> tuple[int, dict[str, str], bytes]:
+        planned, client = taken.plan, taken.client
+        problem: GatewayError
+        try:
+            admission = waiting.result()
+        except StoreUnavailable as away:
+            problem = explained(away)
+        except Exception:
+            log.exception("unexpected_error", method="POST", path=ROUTE, request_id=taken.request_id)
+            problem = GatewayError(f"the gateway failed; its log has request id {taken.request_id}")
+        else:
+            if isinstance(admission, Admitted):
+                note_admitted(admission, client.client_id, planned.spec.queue, self._dispatcher)
+            headers = window_headers(admission.window, planned.limit.requests_per_min)
+            if isinstance(admission, Admitted | Duplicate):
+                status, body = enqueued_body(admission, planned, client.client_id)
+                return status, headers, json_bytes(body)
+            with structlog.contextvars.bound_contextvars(request_id=taken.request_id):
+                problem = refused(admission, planned, client)
+                problem.headers.update(headers)
+                log.info("request", method="POST", path=ROUTE, status=problem.status)
+        return problem.status, problem.headers, json_bytes(problem.body())
