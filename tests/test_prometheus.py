@@ -63,7 +63,9 @@ def test_every_alert_is_tested() -> None:
 async def test_every_query_has_an_answer(store_url: str, target: Target, tmp_path: Path) -> None:
     """A Prometheus that scraped a gateway with work of every kind computes each panel and each rule; none is empty."""
     async with aiohttp.ClientSession() as session:
-        gateway = Process(session, tmp_path / "gateway.log", [], REDIS_URL=store_url)
+        tiers = tmp_path / "tiers.toml"
+        tiers.write_text("[gold]\nmax_concurrent = 3\nrequests_per_min = 5\nprice = 9.5\n")
+        gateway = Process(session, tmp_path / "gateway.log", [], REDIS_URL=store_url, TIERS_FILE=str(tiers))
         try:
             await gateway.ready()
             async with scraping(session, gateway.port, tmp_path) as prometheus:
@@ -73,6 +75,7 @@ async def test_every_query_has_an_answer(store_url: str, target: Target, tmp_pat
                 assert (checked.returncode, checked.stdout) == (0, "")
                 for name, query in {**panels(), **records()}.items():
                     await until(partial(answered, session, prometheus, name, query), GENEROUS, partial(str, name))
+                await until(partial(same_numbers, session, prometheus, gateway), GENEROUS)
                 async with session.get(f"{prometheus}/api/v1/rules") as answer:
                     groups = (await answer.json())["data"]["groups"]
                 health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
@@ -87,7 +90,7 @@ async def work(gateway: Process, target: Target) -> None:
     target.statuses["/fails"] = 500
     held = target.hold("/hangs")
     for name in ("acme", "globex"):
-        fields = {"client_id": name, "rate_limit": {"max_concurrent": 3, "requests_per_min": 5}}
+        fields = {"client_id": name, "tier": "gold"}
         assert (await gateway.call("PUT", "/admin/clients/set", fields))[0] == 200
         for path in ("/ok", "/fails", "/hangs", "/ok", "/ok"):
             task = {"url": target.url + path}
@@ -138,6 +141,27 @@ async def scraping(session: aiohttp.ClientSession, gateway: int, folder: Path) -
         yield url
     finally:
         await asyncio.to_thread(running.stop)
+
+
+async def same_numbers(session: aiohttp.ClientSession, prometheus: str, gateway: Process) -> bool:
+    """Whether Prometheus, the overview and the usage agree by now; each lags by some seconds."""
+
+    async def of(query: str) -> float:
+        async with session.post(f"{prometheus}/api/v1/query", data={"query": query}) as answer:
+            return float((await answer.json())["data"]["result"][0]["value"][1])
+
+    overview = (await gateway.call("GET", "/admin/overview"))[1]
+    pairs = {
+        "gateway_active_clients": overview["clients"]["active"],
+        'sum(gateway_clients{tier="gold"})': overview["clients"]["known"],
+        "sum(tasks_enqueued_total)": overview["last_hour"]["admitted"],
+        "sum(rate_limit_exceeded_total)": overview["last_hour"]["refused"],
+        'sum(gateway_attempts_total{outcome="delivered"})': overview["last_hour"]["delivered"],
+        'sum(gateway_attempts_total{outcome!="delivered"})': overview["last_hour"]["failed"],
+    }
+    for state, name in (("queued", "queued"), ("scheduled", "scheduled"), ("running", "in_flight"), ("dead", "dead")):
+        pairs[f'max(gateway_tasks{{state="{state}"}})'] = overview["totals"][name]
+    return [await of(query) for query in pairs] == list(pairs.values())
 
 
 async def answered(session: aiohttp.ClientSession, prometheus: str, name: str, query: str) -> bool:
