@@ -7,14 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
+from deployments import Deployment
 from test_cli import run
 from test_metrics import samples
+from test_store import admit
 from test_usage import batch, did
 
 from gateway import metrics
-from gateway.settings import Settings
 from gateway.store import open_store, rounds
 from gateway.store.counting import Booking
+from gateway.store.figures import Figures
 from gateway.store.gauges import collect_once, show
 from gateway.store.replicas import Replica
 
@@ -136,21 +138,25 @@ async def test_the_command_line_says_the_same(gateway: GatewayFactory, target: T
     assert (wrong.code, "step: must be minute or hour" in wrong.err) == (1, True)
 
 
-async def test_processes_take_turns(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_processes_take_turns(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     """One process looks the figures up, the others show what it found; another goes on where it is gone."""
-    settings = Settings.load({"REDIS_URL": store_url})
-    async with open_store(settings, store_url) as one, open_store(settings, store_url) as other:
+    async with deployment.store() as one, deployment.store() as other:
+        for name in ("acme", "globex", "initech"):
+            await admit(one, client_id=name, delay=0 if name == "acme" else 60)
         first = await one.figured.latest("one")
+        assert (first.queued, first.scheduled, first.active, first.tiers["default"].clients) == (1, 2, 3, 3)
         looked: list[str] = []
+        look = other.figured.look
 
-        async def look() -> None:
+        async def looking() -> Figures:
             looked.append("other")
+            return await look()
 
-        monkeypatch.setattr(other.figured, "look", look)
+        monkeypatch.setattr(other.figured, "look", looking)
         assert await other.figured.latest("other") == first
         assert looked == []
-        await other.replicas._runner.command("DEL", other.figured._keyspace.figures_turn)
-        await other.figured.latest("other")
+        await one.figured._runner.command("DEL", one.figured._keyspace.figures_turn)
+        assert (await other.figured.latest("other")).scheduled == 2
         assert looked == ["other"]
 
 

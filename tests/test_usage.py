@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from conftest import GatewayFactory, Target, until
+from deployments import Deployment
 from redis.asyncio import from_url
 from test_metrics import outcome
 
@@ -86,15 +87,16 @@ def test_kinds_of_failures_are_bounded() -> None:
     assert sum(counted.statuses.values()) == 100
 
 
-async def test_two_replicas_add_up(store_url: str) -> None:
+async def test_two_replicas_add_up(deployment: Deployment) -> None:
     """What several processes counted of one minute is one sum, in its minute, in its hour, of the client and of all."""
-    settings = Settings.load({"REDIS_URL": store_url})
-    async with open_store(settings, store_url) as one, open_store(settings, store_url) as other:
+    async with deployment.store() as one, deployment.store() as other:
         now = int(await one.usages.now())
         minute = now // MINUTE
         for store, admitted in ((one, 3), (other, 4)):
             fields = {"acme": did(admitted=admitted, refused=1), "globex": did(delivered=2, failed=1)}
-            await store.usages.book(batch(minute, fields))
+            booked = batch(minute, fields)
+            booked.failures = {("status", "503"): 1}
+            assert await store.usages.book(booked) == 2
         begin = minute * MINUTE
         [(at, acme)] = (await one.usages.steps("acme", begin - HOUR, begin + MINUTE, MINUTE)).items()
         assert (at, acme[ADMITTED], acme[REFUSED]) == (begin, 7, 2)
@@ -104,6 +106,10 @@ async def test_two_replicas_add_up(store_url: str) -> None:
             assert found[hour][: tally.REFUSED_MINUTES] == expected[: tally.REFUSED_MINUTES]
         everybody = await one.usages.last_hour(EVERYBODY, now)
         assert everybody[: tally.REFUSED_MINUTES] == [7, 2, 4, 2]
+        assert [name for name, _ in await other.usages.most(REFUSED, now, 10)] == ["acme"]
+        assert [name for name, _ in await other.usages.most(FAILED, now, 10)] == ["globex"]
+        assert [name for name, _ in await other.usages.candidates(0, now)] == ["acme"]
+        assert (await other.usages.failures(now)).by_status == [("503", 2)]
 
 
 def batch(minute: int, tallies: dict[str, tally.Tally]) -> Batch:
