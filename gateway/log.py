@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import MutableMapping
+from types import TracebackType
 from typing import Any, Literal, TextIO
 
 import orjson
@@ -49,8 +50,9 @@ class _FromStdlib(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
-        except Exception:
-            self.handleError(record)
+        except Exception as problem:
+            # Not handleError, which prints the arguments as they are.
+            structlog.get_logger().error("log_record_malformed", logger=record.name, error=type(problem).__name__)
             return
         # Levels between structlog's own are rounded down: it knows only the five.
         level = max((n for n in _LEVELS.values() if n <= record.levelno), default=logging.DEBUG)
@@ -117,6 +119,15 @@ def configure(level: str, fmt: Literal["json", "console"], stream: TextIO | None
         cache_logger_on_first_use=True,
     )
     _route_stdlib(number)
+    sys.excepthook = _crashed
+
+
+def _crashed(kind: type[BaseException], problem: BaseException, trace: TracebackType | None) -> None:
+    """What nobody caught is a line of the log like any other, and redacted like any other."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, problem, trace)
+        return
+    structlog.get_logger().critical("crashed", exc_info=(kind, problem, trace))
 
 
 def _route_stdlib(level: int) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import logging
+import sys
 import time
 from collections.abc import Iterator
 
@@ -147,6 +149,26 @@ def test_fields_are_judged_by_their_names() -> None:
     shown = scrub_fields(fields)
     assert "s3cr3t" not in repr(shown)
     assert (shown["key"], shown["count"], shown["token"], shown["api_key"]) == ("ADMIN_API_KEY", 3, None, "***")
+
+
+def test_what_goes_past_the_log_goes_through_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exception that nobody caught, and a library's line that can't be put together, are lines of the log: Python
+    would print both as they are."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    stream = io.StringIO()
+    redaction.protect([SECRET])
+    log.configure("info", "json", stream)
+    problem = ValueError(f"{SECRET} is no port")
+    sys.excepthook(ValueError, problem, None)
+    record = logging.LogRecord("library", logging.WARNING, "", 1, "%d of %s", (SECRET, "b"), None)
+    log._FromStdlib().emit(record)  # pytest's own handler would raise
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in told] == ["crashed", "log_record_malformed"]
+    assert "ValueError: *** is no port" in told[0]["exception"]
+    assert told[1]["logger"] == "library"
+    assert SECRET not in stream.getvalue() + "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
