@@ -114,7 +114,7 @@ async def operate(store: Store) -> None:
     job = await store.jobs.create("purge", letters, dry_run=True, asked={}, address="", key=None, request_id="")
     assert await store.jobs.get(job.job_id) is not None
     await store.journal.note(Change(action="set", address="::1", request_id="r"))
-    assert len(await store.journal.page(before=None, limit=5)) == 1
+    assert len((await store.journal.page(before=None, limit=5))[0]) == 1
     async with presence(store, Settings.load({}), None):
 
         async def seen() -> bool:

@@ -65,7 +65,7 @@ async def test_it_counts_then_does_what_was_counted(opened: Opened) -> None:
     assert len(waiting.tasks) == 3
     assert late in {task.view.task_id for task in waiting.tasks}
     assert not (await store.audit.stretch(100)).violations
-    [entry] = await store.journal.page(before=None, limit=5)
+    [entry], _ = await store.journal.page(before=None, limit=5)
     assert (entry.change.action, entry.change.tasks) == ("cancel_job", 260)
 
 

@@ -56,9 +56,37 @@ async def test_the_oldest_go(deployment: Deployment, monkeypatch: pytest.MonkeyP
     async with deployment.store() as store:
         for number in range(500):
             await store.journal.note(Change(action="set", address="::1", request_id=str(number)))
-        kept = await store.journal.page(before=None, limit=500)
+        kept, _ = await store.journal.page(before=None, limit=500)
     assert 100 <= len(kept) <= 300
     assert [entry.change.request_id for entry in kept] == [str(number) for number in range(499, 499 - len(kept), -1)]
+
+
+async def test_changes_are_found(gw: Gateway, a_client: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By client, action and key; a page looks at a bounded number of entries, and going on finds the rest."""
+    for number in range(30):
+        await gw.store.journal.note(Change(action="pause", address="::1", request_id="", client_id=f"other-{number}"))
+    for action in ("set", "pause"):
+        await gw.store.journal.note(Change(action=action, address="::1", request_id="", client_id=a_client, key="ops"))
+    for number in range(30):
+        await gw.store.journal.note(Change(action="set", address="::1", request_id="", client_id=f"other-{number}"))
+
+    async def pages(query: str) -> list[list[str]]:
+        found, cursor = [], ""
+        while cursor is not None:
+            status, body, _ = await gw.admin("GET", f"/admin/audit?{query}&cursor={cursor}")
+            assert status == 200
+            found.append([f"{entry['client_id']} {entry['action']}" for entry in body["entries"]])
+            cursor = body["next_cursor"]
+        return found
+
+    both = [f"{a_client} pause", f"{a_client} set"]
+    assert await pages(f"client_id={a_client}") == [both]
+    assert await pages("key_name=ops&action=set") == [both[1:]]
+    assert await pages(f"client_id={a_client}&limit=1") == [both[:1], both[1:], []]
+    monkeypatch.setattr(journal, "_STEP", 5)
+    monkeypatch.setattr(journal, "LOOKED_AT", 20)
+    assert await pages(f"client_id={a_client}") == [[], both, [], []]
+    assert (await gw.admin("GET", "/admin/audit?client=x"))[0] == 400
 
 
 async def test_the_command(gw: Gateway, a_client: str) -> None:
@@ -71,3 +99,5 @@ async def test_the_command(gw: Gateway, a_client: str) -> None:
     assert "enabled" in shown.out
     assert "--cursor" in shown.err
     assert len(json.loads((await run("audit", "--json", env=env)).out)["entries"]) == 2
+    filters = ("--client", "somebody", "--action", "set", "--key", "ADMIN_API_KEY")
+    assert json.loads((await run("audit", "--json", *filters, env=env)).out) == {"entries": [], "next_cursor": None}

@@ -10,14 +10,15 @@ from gateway.errors import InvalidBody, StoreUnavailable
 from gateway.keys import AppKeys, RequestKeys
 from gateway.middleware.answers import json_answer, rfc3339
 from gateway.middleware.reading import page_limit, query
-from gateway.store.journal import Change
+from gateway.store.journal import Change, ChangeFilter
 
 log = structlog.get_logger()
 
 PAGE = 50
 PAGE_MAX = 500
-_KNOWN = ("limit", "cursor")
-_ID = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
+_FILTERS = ("client_id", "action", "key_name")
+_KNOWN = ("limit", "cursor", *_FILTERS)
+_ID = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)  # one more digit, and Redis refuses some
 
 
 async def note(
@@ -54,12 +55,13 @@ async def note(
 
 async def show_audit(request: web.Request) -> web.StreamResponse:
     """200 with a page, newest first."""
-    text, cursor = (query(request, name, _KNOWN) for name in _KNOWN)
+    text, cursor, *filters = (query(request, name, _KNOWN) for name in _KNOWN)
     limit = page_limit(text, PAGE_MAX) or PAGE
     if cursor is not None and not _ID.fullmatch(cursor):
         msg = "cursor: must be the next_cursor of an earlier page"
         raise InvalidBody(msg, error="Invalid query")
-    entries = await request.app[AppKeys.STORE].journal.page(before=cursor, limit=limit)
+    chosen = ChangeFilter(*filters)
+    entries, cursor = await request.app[AppKeys.STORE].journal.page(before=cursor, limit=limit, chosen=chosen)
     body = [
         {
             "id": entry.id,
@@ -76,7 +78,7 @@ async def show_audit(request: web.Request) -> web.StreamResponse:
         }
         for entry in entries
     ]
-    return json_answer({"entries": body, "next_cursor": entries[-1].id if len(entries) == limit else None})
+    return json_answer({"entries": body, "next_cursor": cursor})
 
 
 ROUTES = (web.get("/audit", show_audit),)

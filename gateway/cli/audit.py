@@ -13,12 +13,26 @@ _COLUMNS = ("at", "action", "client", "address", "key", "what")
 
 @reported
 def audit(
+    *,
+    client: Annotated[
+        str | None, typer.Option(metavar="ID", help="only what was done to it", show_default=False)
+    ] = None,
+    action: Annotated[
+        str | None, typer.Option(help="only these: set, pause, replay_dead, …", show_default=False)
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="only what was done with it, by its name", show_default=False)] = None,
     limit: Annotated[int | None, typer.Option(min=1, max=500, help="at most so many", show_default="50")] = None,
     cursor: Annotated[str | None, typer.Option(help="go on where the last page ended", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """Show what operators changed, newest first."""
-    given = {"limit": None if limit is None else str(limit), "cursor": cursor}
+    given = {
+        "client_id": client,
+        "action": action,
+        "key_name": key,
+        "limit": None if limit is None else str(limit),
+        "cursor": cursor,
+    }
     with AdminApi() as api:
         answer = api.call(
             "GET", "/admin/audit", query={name: value for name, value in given.items() if value is not None}

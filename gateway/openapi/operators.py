@@ -119,7 +119,10 @@ ADMINISTRATION: Final = (
         (400, 401, 403, 503),
         (
             Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 500}, "entries a page; default 50"),
-            Parameter("cursor", {"type": "string", "pattern": r"^$|^\d{1,20}-\d{1,20}$"}, "the `next_cursor` before"),
+            Parameter("cursor", {"type": "string", "pattern": r"^$|^\d{1,19}-\d{1,19}$"}, "the `next_cursor` before"),
+            Parameter("client_id", {"type": "string"}, "only what was done to it"),
+            Parameter("action", {"type": "string"}, "only this, as `set` or `pause`"),
+            Parameter("key_name", {"type": "string"}, "only what was done with the key of this name"),
         ),
     ),
     Operation("get", "/admin/session", "Who asks", {200: Answer("Key and role", answers.Session)}, (401, 403, 503)),
