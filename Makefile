@@ -16,10 +16,10 @@ BENCH := build/bench
 TESTS_AT_ONCE ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check sbom soak fuzz bench demo venv lock clean
+.PHONY: help run test check sbom soak fuzz bench demo screenshots venv lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.runtime ## start the gateway on http://127.0.0.1:8080 (settings come from the environment)
 	@exec $(BIN)/gateway serve $(ARGS)
@@ -52,6 +52,9 @@ fuzz: venv ## fuzz the decoders, ten minutes (FUZZ_SECONDS); what they found so 
 
 demo: $(VENV)/.runtime ## three clients of different tiers, live, about ten seconds
 	@$(BIN)/python deploy/demo.py
+
+screenshots: venv ## take the pictures of the dashboard for docs/images anew (needs chromium)
+	PYTHONPATH=tests $(BIN)/python tests/showcase.py docs/images
 
 bench: $(VENV)/.runtime $(BENCH)/.python $(BENCH)/.node ## measure it against its peers, about 20 minutes (ARGS="--quick": 3)
 	@$(BIN)/python -m bench $(ARGS)

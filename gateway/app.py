@@ -18,7 +18,9 @@ from gateway import metrics
 from gateway.addresses import redis_hosts
 from gateway.admin import client_keys as admin_client_keys
 from gateway.admin import clients as admin_clients
+from gateway.admin import dashboard as admin_dashboard
 from gateway.admin import dead as admin_dead
+from gateway.admin import events as admin_events
 from gateway.admin import flow as admin_flow
 from gateway.admin import jobs as admin_jobs
 from gateway.admin import journal as admin_journal
@@ -129,6 +131,9 @@ def _add_admin(
     admin.add_routes(admin_usage.ROUTES)
     admin.add_routes(admin_overview.ROUTES)
     admin.add_routes(admin_session.ROUTES)
+    admin.add_routes(admin_events.ROUTES)
+    admin.add_routes(admin_dashboard.ROUTES)
+    admin_events.set_up(admin)
     admin.on_response_prepare.append(admin_session.keep_session)
     app.add_subapp("/admin", admin)
 

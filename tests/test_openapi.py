@@ -19,7 +19,15 @@ from gateway.openapi.examples import ANSWERED
 from gateway.openapi.operation import REFUSALS
 from gateway.openapi.operations import OPERATIONS
 
-PAGES = {"/openapi.json", "/docs", "/admin/ui", "/admin/ui/", "/admin/ui/events", "/admin/ui/{file}"}
+PAGES = {
+    "/openapi.json",
+    "/docs",
+    "/admin/ui",
+    "/admin/ui/",
+    "/admin/ui/events",
+    "/admin/ui/session",
+    "/admin/ui/{file}",
+}
 
 
 async def test_every_route_is_in_it_and_nothing_else(gateway: GatewayFactory) -> None:

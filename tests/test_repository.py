@@ -135,7 +135,7 @@ def test_imports_run_downward() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["help", "run", "test", "check", "sbom", "fuzz", "demo", "bench", "venv", "lock", "clean"]
+    "target", ["help", "run", "test", "check", "sbom", "fuzz", "demo", "screenshots", "bench", "venv", "lock", "clean"]
 )
 def test_make_has_its_targets(target: str) -> None:
     """`make help` lists the target, and make knows how to reach it."""

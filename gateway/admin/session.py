@@ -9,13 +9,13 @@ import structlog
 from aiohttp import web
 from msgspec import Meta
 
-from gateway.admin_keys import AdminKey
+from gateway.admin_keys import NO_KEY, AdminKey
 from gateway.errors import Conflict
 from gateway.keys import AppKeys, RequestKeys
 from gateway.middleware.answers import json_answer
 from gateway.middleware.reading import read_body
 from gateway.middleware.session_cookie import LONGEST_SECONDS, Session
-from gateway.middleware.sessions import begin, give, refuse_other_pages, renew, take_back
+from gateway.middleware.sessions import begin, give, refuse_other_pages, renew, session_of, take_back
 from gateway.middleware.strict_json import decode_strictly
 
 log = structlog.get_logger()
@@ -36,6 +36,18 @@ _FIELDS = {"$": LoginBody.__struct_fields__}
 async def show(request: web.Request) -> web.StreamResponse:
     """200 with who asks."""
     return json_answer(_body(request[RequestKeys.ADMIN_KEY], request.get(RequestKeys.SESSION)))
+
+
+async def recognise(request: web.Request) -> web.StreamResponse:
+    """200 for whoever opens the dashboard: who it is, or a role of null where it has to log in first."""
+    keyring = request.app[AppKeys.KEYRING]
+    if not keyring.required:
+        return json_answer(_body(NO_KEY, None))
+    found = await session_of(request, keyring)
+    if found is None:
+        return json_answer({"key": None, "role": None, "expires_at": None})
+    request[RequestKeys.SESSION], key = found
+    return json_answer(_body(key, found[0]))
 
 
 async def login(request: web.Request) -> web.StreamResponse:
@@ -83,4 +95,5 @@ ROUTES = (
     web.get("/session", show),
     web.post("/session", login),
     web.delete("/session", logout),
+    web.get("/ui/session", recognise),
 )

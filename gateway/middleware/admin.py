@@ -23,6 +23,7 @@ _LOGIN: Final = "/admin/ui"
 # The files of the dashboard hold nothing of this gateway; what they show they ask for with the session.
 _OPEN: Final = {
     ("POST", "/admin/session"),
+    ("GET", f"{_LOGIN}/session"),
     *((method, path) for method in ("GET", "HEAD") for path in (_LOGIN, f"{_LOGIN}/", f"{_LOGIN}/{{file}}")),
 }
 

@@ -108,7 +108,6 @@ async def renew(request: web.Request, response: web.StreamResponse) -> None:
     session = request.get(RequestKeys.SESSION)
     if session is None:
         return
-    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     now = int(time())
     if now - session.signed >= _RENEW_SECONDS:
         await give(request, response, msgspec.structs.replace(session, signed=now), request[RequestKeys.ADMIN_KEY])
