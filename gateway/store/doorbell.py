@@ -5,6 +5,7 @@ Losing a message costs time, not work: dispatchers look by themselves every seco
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from typing import Final
 
 import structlog
@@ -13,11 +14,14 @@ from redis.exceptions import RedisError
 from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.store.batching import Dial, describe
+from gateway.store.connection import hang_up
 
 log = structlog.get_logger()
 
 _AGAIN_SECONDS: Final = 0.5
 _QUIET_SECONDS: Final = 2.0  # then the server is asked whether it is still there: a cut line says nothing
+
+_FAILURES: Final = (RedisError, StoreUnavailable, OSError, TimeoutError)
 
 Homes = Callable[[Sequence[str]], Awaitable[list[tuple[Dial, list[str]]]]]
 
@@ -39,31 +43,50 @@ class Doorbell:
         self._on_ready: Callable[[str], None] | None = None
         self._on_due: Callable[[], None] | None = None
         self._missing: set[str] = set(channels)
+        self._complaint = ""
         self.subscribed = asyncio.Event()
 
     async def run(self) -> None:
-        """Subscribe and hand messages out until cancelled; subscribes again after every loss."""
-        complaint = ""
-        while True:
-            self._missing = set(self._channels)
-            self.subscribed.clear()
-            ears: set[asyncio.Task[None]] = set()
-            try:
-                homes = await self._homes(self._channels)
-                ears = {asyncio.create_task(self._hear(dial, channels)) for dial, channels in homes}
-                # Neither a TaskGroup nor gather: cancelled just when a task fails, they raise the failure alone.
-                done, _ = await asyncio.wait(ears, return_when=asyncio.FIRST_COMPLETED)
-                done.pop().result()
-            except (RedisError, StoreUnavailable, OSError, TimeoutError) as error:
-                if describe(error) != complaint or self.subscribed.is_set():
-                    complaint = describe(error)
-                    metrics.redis_error("subscribe")
-                    log.error("redis_error", redis_operation="subscribe", error=complaint)
-            finally:
-                for ear in ears:
-                    ear.cancel()
-                await asyncio.gather(*ears, return_exceptions=True)
-            await asyncio.sleep(_AGAIN_SECONDS)
+        """Subscribe and hand messages out until cancelled; what is lost is subscribed again while the rest is heard."""
+        ears: dict[asyncio.Task[None], list[str]] = {}
+        try:
+            while True:
+                heard = set(chain.from_iterable(ears.values()))
+                if deaf := [channel for channel in self._channels if channel not in heard]:
+                    deaf = await self._listen_for(deaf, ears)
+                if ears:
+                    # Neither a TaskGroup nor gather: cancelled just when a task fails, they raise the failure alone.
+                    done, _ = await asyncio.wait(ears, timeout=0 if deaf else None, return_when=asyncio.FIRST_COMPLETED)
+                    for ear in done:
+                        del ears[ear]
+                        self._complain(ear.exception())
+                await asyncio.sleep(_AGAIN_SECONDS)
+        finally:
+            for ear in ears:
+                ear.cancel()
+            await asyncio.gather(*ears, return_exceptions=True)
+
+    async def _listen_for(self, deaf: list[str], ears: dict[asyncio.Task[None], list[str]]) -> list[str]:
+        """Subscribe to these, an ear for each server; returns those that nobody is known to have."""
+        self._missing.update(deaf)
+        self.subscribed.clear()
+        try:
+            homes = await self._homes(deaf)
+        except _FAILURES as error:
+            self._complain(error)
+            return deaf
+        ears |= {asyncio.create_task(self._hear(dial, channels)): channels for dial, channels in homes}
+        return []
+
+    def _complain(self, error: BaseException | None) -> None:
+        """Log what ended a subscription, where that is news; raise it where it is a defect."""
+        assert error is not None  # hearing never ends by itself
+        if not isinstance(error, _FAILURES):
+            raise error
+        if describe(error) != self._complaint:
+            self._complaint = describe(error)
+            metrics.redis_error("subscribe")
+            log.error("redis_error", redis_operation="subscribe", error=self._complaint)
 
     async def _hear(self, dial: Dial, channels: list[str]) -> None:
         connection = await dial()
@@ -85,13 +108,14 @@ class Doorbell:
                     asked = True
                     await connection.send_command("PING")
         finally:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
 
     def _hand_out(self, message: list[bytes]) -> None:
         kind = message[0]
         if kind in (b"subscribe", b"ssubscribe"):
             self._missing.discard(message[1].decode())
             if not self._missing:
+                self._complaint = ""
                 self._on_change(None)  # what was announced meanwhile went unheard
                 self.subscribed.set()
         elif kind in (b"sunsubscribe", b"unsubscribe"):

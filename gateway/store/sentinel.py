@@ -13,7 +13,7 @@ from gateway.addresses import sentinel_parts
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.batching import Dial, MultiplexedLink, describe
-from gateway.store.connection import MakeLink, arguments, ask, connect
+from gateway.store.connection import MakeLink, arguments, ask, connect, hang_up
 
 log = structlog.get_logger()
 
@@ -72,7 +72,7 @@ class RedisSentinel:
                 try:
                     await self._listen(connection)
                 finally:
-                    await connection.disconnect(nowait=True)
+                    await hang_up(connection)
             except _FAILURES as error:
                 log.debug("sentinel_not_heard", sentinel=f"{sentinel[0]}:{sentinel[1]}", error=describe(error))
             await asyncio.sleep(_AGAIN_SECONDS)
@@ -142,6 +142,6 @@ class RedisSentinel:
                 msg = f"The Sentinels name {address[0]}:{address[1]}, which is a replica; nothing was stored."
                 raise StoreUnavailable(msg)
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
             raise
         return connection
