@@ -1,19 +1,21 @@
 """Ways to reach a Redis, and what is said where it can't be used: real servers, Valkey and Redis."""
 
 import asyncio
+import contextlib
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
+from certificates import Authority
 from conftest import DEADLINE, until
+from processes import GENEROUS
 from proxy import proxy_to
 from test_store import admit, outcome, spec, state
-from topologies import Server, binaries, server
+from topologies import Cluster, Sentinels, Server, binaries, cluster, sentinels, server
 
 import gateway.store
 from gateway import metrics
@@ -23,7 +25,7 @@ from gateway.models import State, TaskFilter, Verdict
 from gateway.presence import presence
 from gateway.settings import Settings
 from gateway.store import Store, open_store
-from gateway.store.connection import too_old
+from gateway.store.connection import arguments, ask, too_old
 from gateway.store.counting import Booking
 from gateway.store.journal import Change
 
@@ -241,28 +243,12 @@ async def test_a_user_without_permissions_is_told_and_redis_names_the_command_in
     assert SECRET not in logged
 
 
-class Authority:
-    """A CA with a certificate for the server and one for the gateway, as files."""
-
-    def __init__(self, folder: Path) -> None:
-        ca = trustme.CA()
-        self.ca = folder / "ca.pem"
-        ca.cert_pem.write_to_path(str(self.ca))
-        self.server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        ca.issue_cert("127.0.0.1").configure_cert(self.server)
-        ca.configure_trust(self.server)
-        mine = ca.issue_cert("gateway@example.org")
-        self.cert, self.key = folder / "gateway.crt", folder / "gateway.key"
-        mine.cert_chain_pems[0].write_to_path(str(self.cert))
-        mine.private_key_pem.write_to_path(str(self.key))
-
-
 async def test_over_tls_the_servers_certificate_is_verified(
     redis_server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With its CA all works; with another, with none, and under another name it is refused with what to check."""
-    right, other = Authority(tmp_path), Authority(_made(tmp_path / "other"))
-    async with proxy_to(("127.0.0.1", redis_server.port), right.server) as line:
+    right, other = Authority(tmp_path), Authority(tmp_path / "other")
+    async with proxy_to(("127.0.0.1", redis_server.port), right.context) as line:
         with redis_server.client() as operator:
             operator.flushall()
         url = f"rediss://127.0.0.1:{line.port}"
@@ -279,9 +265,9 @@ async def test_over_tls_the_gateway_shows_a_certificate_where_the_server_wants_o
     redis_server: Server, tmp_path: Path
 ) -> None:
     """With REDIS_TLS_CERT and _KEY all works; without a certificate, or with a foreign one, it says what is wrong."""
-    right, other = Authority(tmp_path), Authority(_made(tmp_path / "other"))
-    right.server.verify_mode = ssl.CERT_REQUIRED
-    async with proxy_to(("127.0.0.1", redis_server.port), right.server) as line:
+    right, other = Authority(tmp_path), Authority(tmp_path / "other")
+    right.context.verify_mode = ssl.CERT_REQUIRED
+    async with proxy_to(("127.0.0.1", redis_server.port), right.context) as line:
         with redis_server.client() as operator:
             operator.flushall()
         given = {"REDIS_URL": f"rediss://127.0.0.1:{line.port}", "REDIS_TLS_CA": str(right.ca)}
@@ -293,9 +279,37 @@ async def test_over_tls_the_gateway_shows_a_certificate_where_the_server_wants_o
                     await store.ping()
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
+@pytest.mark.skipif("redis" not in binaries(), reason="no Redis is installed, and the embedded Valkey has no TLS")
+@pytest.mark.parametrize("kind", [server, cluster, sentinels])
+async def test_a_redis_of_any_kind_that_speaks_tls_itself_is_shown_a_certificate(
+    kind: Callable[..., AbstractContextManager[Server | Cluster | Sentinels]], tmp_path: Path
+) -> None:
+    """All works, also with the nodes that a Cluster or the Sentinels name; none of them serves without it."""
+    right = Authority(tmp_path)
+    with kind(tls=right) as made:
+        given = {"REDIS_URL": made.url, "REDIS_CLUSTER": str(kind is cluster)}
+        async with store_on(**given, **right.environment, REDIS_TIMEOUT="5") as store:
+
+            async def reached() -> bool:
+                with contextlib.suppress(StoreUnavailable):
+                    await store.ping()
+                    return True
+                return False
+
+            await until(reached, GENEROUS)
+            await round_trip(store)
+            for client_id in (f"client-{number}" for number in range(9)):  # on the other nodes, too
+                await admit(store, client_id)
+        for node in _nodes(made):
+            settings = Settings.load({"REDIS_URL": node.url, "REDIS_TLS_CA": str(right.ca)})
+            with pytest.raises(StoreUnavailable, match="REDIS_TLS_CERT"):
+                await ask(arguments(settings, node.url), ("PING",))
+
+
+def _nodes(made: Server | Cluster | Sentinels) -> list[Server]:
+    if isinstance(made, Server):
+        return [made]
+    return made.nodes if isinstance(made, Cluster) else made.servers + made.sentinels
 
 
 async def test_a_server_that_speaks_no_tls_is_out_of_reach_not_a_hang(redis_server: Server) -> None:

