@@ -21,13 +21,14 @@ import gateway.store
 from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.metrics.tally import REFUSED
-from gateway.models import State, TaskFilter, Verdict
+from gateway.models import State, Verdict
 from gateway.presence import presence
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.connection import arguments, ask, too_old
 from gateway.store.counting import Booking
 from gateway.store.journal import Change
+from gateway.task_filter import TaskFilter
 
 SECRET = "s3cr3t-with-@-and-:"
 QUOTED = "s3cr3t-with-%40-and-%3A"

@@ -11,9 +11,10 @@ from deployments import Deployment
 from test_cli import run
 from test_store import admit, limit, one_claim, outcome, state
 
-from gateway.models import State, TaskFilter, Verdict
+from gateway.models import State, Verdict
 from gateway.store import Store
 from gateway.store.listing import TaskPage, parse_cursor
+from gateway.task_filter import TaskFilter
 
 
 def dead(**given: Any) -> TaskFilter:

@@ -10,9 +10,10 @@ from conftest import GatewayFactory, Target, until
 from deployments import Deployment
 from test_store import admit, limit, one_claim, outcome
 
-from gateway.models import State, TaskFilter, Verdict
+from gateway.models import State, Verdict
 from gateway.store import Store
 from gateway.store.jobs import LEASE_MS, Job
+from gateway.task_filter import TaskFilter
 
 Opened = Callable[..., Awaitable[Store]]
 TOLD = {"asked": {}, "address": "127.0.0.1", "key": None, "request_id": "r"}

@@ -8,9 +8,10 @@ from conftest import Gateway, GatewayFactory, Target, until
 from deployments import Deployment
 from test_store import admit, limit, one_claim, outcome, spec
 
-from gateway.models import Admitted, State, TaskFilter, Verdict
+from gateway.models import Admitted, State, Verdict
 from gateway.store import Store
 from gateway.store.listing import parse_cursor
+from gateway.task_filter import TaskFilter
 
 ALL = TaskFilter()
 

@@ -7,9 +7,10 @@ from conftest import GatewayFactory, Target
 from deployments import Deployment
 from test_store import admit, limit, one_claim, outcome
 
-from gateway.models import QueueFigures, State, TaskFilter, Verdict
+from gateway.models import QueueFigures, State, Verdict
 from gateway.store import Store
 from gateway.store.listing import parse_cursor
+from gateway.task_filter import TaskFilter
 
 
 @pytest.fixture

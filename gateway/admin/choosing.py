@@ -11,8 +11,9 @@ from msgspec import Meta
 
 from gateway.errors import InvalidBody
 from gateway.middleware.reading import CLIENT_ID_FORMAT, MOMENT_PATTERN, is_client_id, page_limit, parse_moment, query
-from gateway.models import CLIENT_ID_PATTERN, QUEUE_PATTERN, State, TaskFilter
+from gateway.models import CLIENT_ID_PATTERN, QUEUE_PATTERN, State
 from gateway.store.listing import Place, parse_cursor
+from gateway.task_filter import TaskFilter
 
 PAGE: Final = 50
 PAGE_MAX: Final = 500

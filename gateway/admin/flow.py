@@ -14,10 +14,11 @@ from gateway.errors import InvalidBody
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer, limit_body
 from gateway.middleware.reading import client_id_of_query, query
-from gateway.models import QUEUE_PATTERN, Client, TaskFilter
+from gateway.models import QUEUE_PATTERN, Client
 from gateway.store import Store
 from gateway.store.clients import UnreadableClient
 from gateway.store.windows import RECENT_SECONDS
+from gateway.task_filter import TaskFilter
 
 ACTIVE_MAX = 200
 _KNOWN = ("client_id", "queue")

@@ -1,16 +1,63 @@
 """The calls that make and remove what a client shows and what signs its deliveries."""
 
-from typing import Final
+from datetime import datetime
+from typing import Annotated, Final
 
-from gateway.openapi import answers
+from msgspec import Meta, Struct
+
+from gateway.openapi.answers import ClientId
 from gateway.openapi.operation import CLIENT, Answer, Operation, Parameter
+
+
+class SigningSecret(Struct):
+    """What signs a client's deliveries, without itself."""
+
+    secret_id: Annotated[str, Meta(pattern="^sec_[0-9a-f]{8}$")]
+    created_at: datetime
+
+
+class SigningSecrets(Struct):
+    """A client's, oldest first; none: its deliveries are not signed."""
+
+    client_id: ClientId
+    secrets: list[SigningSecret]
+
+
+class NewSigningSecret(SigningSecret):
+    """The one answer that shows the secret."""
+
+    client_id: ClientId
+    secret: Annotated[str, Meta(pattern="^whsec_", description="for the receiver, as Standard Webhooks writes it")]
+
+
+class ClientKey(Struct):
+    """A client's key, without itself."""
+
+    key_id: Annotated[str, Meta(pattern="^key_[0-9a-f]{8}$")]
+    created_at: datetime
+
+
+class ClientKeys(Struct):
+    """A client's, oldest first."""
+
+    client_id: ClientId
+    required: Annotated[bool, Meta(description="whether the client needs one; without any it is closed then")]
+    keys: list[ClientKey]
+
+
+class NewClientKey(ClientKey):
+    """The one answer that shows the key."""
+
+    client_id: ClientId
+    key: Annotated[str, Meta(pattern="^gwk_", description="for the client, which sends it with each request")]
+
 
 CLIENT_SECRETS: Final = (
     Operation(
         "get",
         "/admin/clients/keys",
         "The keys by which a client shows who it is",
-        {200: Answer("The keys' ids, and whether it needs one", answers.ClientKeys)},
+        {200: Answer("The keys' ids, and whether it needs one", ClientKeys)},
         (400, 401, 403, 404, 503),
         (CLIENT,),
     ),
@@ -19,7 +66,7 @@ CLIENT_SECRETS: Final = (
             "post",
             path,
             summary,
-            {201: Answer("It is valid from now on", answers.NewClientKey)},
+            {201: Answer("It is valid from now on", NewClientKey)},
             (400, 401, 403, 404, 409, 503),
             (CLIENT,),
         )
@@ -48,7 +95,7 @@ CLIENT_SECRETS: Final = (
         "get",
         "/admin/clients/signing",
         "What signs a client's deliveries",
-        {200: Answer("The secrets' ids", answers.SigningSecrets)},
+        {200: Answer("The secrets' ids", SigningSecrets)},
         (400, 401, 403, 404, 503),
         (CLIENT,),
     ),
@@ -56,7 +103,7 @@ CLIENT_SECRETS: Final = (
         "post",
         "/admin/clients/signing",
         "Make a signing secret, which no other answer shows; a client has two at most",
-        {201: Answer("It signs from now on", answers.NewSigningSecret)},
+        {201: Answer("It signs from now on", NewSigningSecret)},
         (400, 401, 403, 404, 409, 503),
         (CLIENT,),
     ),

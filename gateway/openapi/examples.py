@@ -4,7 +4,7 @@ here, and the tests hold each against its shape."""
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.openapi import answers
+from gateway.openapi import answers, task_answers
 
 Schema = Mapping[str, Any]
 
@@ -70,7 +70,7 @@ ANSWERED: Final[dict[type, Any]] = {
     },
     answers.Client: _CLIENT,
     answers.Clients: {"clients": [_CLIENT], "count": 1, "next_cursor": None},
-    answers.Done: {"client_id": "my-service-123", "tasks": 12},
+    task_answers.Done: {"client_id": "my-service-123", "tasks": 12},
     answers.Enqueued: {
         "status": "enqueued",
         "task_id": _ID,
@@ -91,9 +91,9 @@ ANSWERED: Final[dict[type, Any]] = {
         "max_concurrent": 3,
         "blocking": ["01a20d7308f71018f81f2a000001"],
     },
-    answers.OperatorsTask: _OPERATORS_TASK,
+    task_answers.OperatorsTask: _OPERATORS_TASK,
     answers.Task: _TASK,
-    answers.TaskPage: {"tasks": [_OPERATORS_TASK], "next_cursor": None},
+    task_answers.TaskPage: {"tasks": [_OPERATORS_TASK], "next_cursor": None},
     answers.Tier: {**_TIERS["premium"], "name": "premium", "source": "stored"},
     answers.Tiers: {"tiers": _TIERS},
     answers.Usage: {

@@ -6,7 +6,7 @@ from gateway.admin.clients import PAGE_MAX, LimitBody, SetBody
 from gateway.admin.flow import ACTIVE_MAX
 from gateway.admin.session import LoginBody
 from gateway.models import QUEUE_PATTERN
-from gateway.openapi import answers
+from gateway.openapi import answers, task_answers
 from gateway.openapi.client_secrets import CLIENT_SECRETS
 from gateway.openapi.operation import BODY, CLIENT, OPTIONAL, QUEUE, TRUTH, Answer, Operation, Parameter
 
@@ -94,7 +94,7 @@ ADMINISTRATION: Final = (
         "post",
         "/admin/queues/purge",
         "Cancel what waits in a queue, delayed and retrying tasks included",
-        {200: Answer("How many", answers.PurgedQueue)},
+        {200: Answer("How many", task_answers.PurgedQueue)},
         (400, 401, 403, 503),
         (
             CLIENT,

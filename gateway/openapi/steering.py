@@ -5,7 +5,7 @@ from typing import Final
 from gateway.admin.choosing import PAGE_MAX, STATES_PATTERN
 from gateway.admin.jobs import JobBody
 from gateway.middleware.reading import MOMENT_PATTERN
-from gateway.openapi import answers
+from gateway.openapi import task_answers
 from gateway.openapi.operation import BODY, CLIENT, OPTIONAL, QUEUE, TASK_ID, Answer, Operation, Parameter, of_one_task
 
 _MOMENT: Final = {"type": "string", "pattern": f"^$|{MOMENT_PATTERN}"}
@@ -44,17 +44,17 @@ STEERING: Final = (
         "get",
         "/admin/tasks",
         "Tasks of all clients, by filter; a page looks at 2,000 of them at most",
-        {200: Answer("A page of them", answers.TaskPage)},
+        {200: Answer("A page of them", task_answers.TaskPage)},
         (400, 401, 403, 503),
         (_ANY_CLIENT, _STATE, *_FILTERS, *_PAGING),
     ),
-    *of_one_task("/admin", answers.OperatorsTask, answers.DetailedTask, 401, 403),
+    *of_one_task("/admin", task_answers.OperatorsTask, task_answers.DetailedTask, 401, 403),
     *(
         Operation(
             "post",
             f"/admin/tasks/{{task_id}}/{action}",
             summary,
-            {200: Answer("The task, queued", answers.OperatorsTask)},
+            {200: Answer("The task, queued", task_answers.OperatorsTask)},
             (400, 401, 403, 404, 409, 503),
             (TASK_ID, CLIENT),
         )
@@ -67,7 +67,7 @@ STEERING: Final = (
         "get",
         "/admin/dead",
         "Dead letters",
-        {200: Answer("A page of them", answers.TaskPage)},
+        {200: Answer("A page of them", task_answers.TaskPage)},
         (400, 401, 403, 503),
         (_ANY_CLIENT, *_FILTERS, *_PAGING),
     ),
@@ -76,7 +76,10 @@ STEERING: Final = (
             method,
             path,
             summary,
-            {200: Answer("Of one client: how many", answers.Done), 202: Answer("Of all: the job", answers.Job)},
+            {
+                200: Answer("Of one client: how many", task_answers.Done),
+                202: Answer("Of all: the job", task_answers.Job),
+            },
             (400, 401, 403, 503),
             (_ANY_CLIENT, *_FILTERS),
         )
@@ -89,24 +92,30 @@ STEERING: Final = (
         "post",
         "/admin/jobs",
         "Do something to many tasks, chosen by filter; counted first",
-        {202: Answer("The job, which counts", answers.Job)},
+        {202: Answer("The job, which counts", task_answers.Job)},
         (*BODY, 401, 403, 503),
         (),
         JobBody,
     ),
-    Operation("get", "/admin/jobs", "The last jobs", {200: Answer("They", answers.JobList)}, (400, 401, 403, 503)),
+    Operation("get", "/admin/jobs", "The last jobs", {200: Answer("They", task_answers.JobList)}, (400, 401, 403, 503)),
     *(
         Operation(method, f"/admin/jobs/{{job_id}}{rest}", summary, answered, refusals, (_JOB_ID,))
         for method, rest, summary, answered, refusals in (
-            ("get", "", "How far a job has come", {200: Answer("The job", answers.Job)}, (400, 401, 403, 404, 503)),
+            (
+                "get",
+                "",
+                "How far a job has come",
+                {200: Answer("The job", task_answers.Job)},
+                (400, 401, 403, 404, 503),
+            ),
             (
                 *("delete", "", "Abort a job; what it has done stays done"),
-                {200: Answer("The job, aborted", answers.Job)},
+                {200: Answer("The job, aborted", task_answers.Job)},
                 (400, 401, 403, 404, 409, 503),
             ),
             (
                 *("post", "/start", "Start a job that has counted"),
-                {202: Answer("The job, which runs", answers.Job)},
+                {202: Answer("The job, which runs", task_answers.Job)},
                 (400, 401, 403, 404, 409, 503),
             ),
         )

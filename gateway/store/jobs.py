@@ -6,9 +6,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.models import TaskFilter
 from gateway.store.scripts import Runner
 from gateway.store.steering import Action
+from gateway.task_filter import TaskFilter
 
 KEPT: Final = 100
 KEPT_SECONDS: Final = 7 * 86_400

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.models import State, TaskDetail, TaskFilter
+from gateway.models import State, TaskDetail
 from gateway.store.payload import Payloads
 from gateway.store.records import detail
 from gateway.store.scripts import Runner
+from gateway.task_filter import TaskFilter
 
 _LOOKED_AT: Final = 2000  # tasks a page may cost, and clients; then it hands a cursor on, however few it has found
 _STRETCH: Final = 200  # tasks a script call looks at

@@ -8,9 +8,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.models import WAITING, State, TaskDetail, TaskFilter
+from gateway.models import WAITING, State, TaskDetail
 from gateway.store.listing import Listing, parse_cursor
 from gateway.store.scripts import Runner
+from gateway.task_filter import TaskFilter
 
 Action = Literal["cancel", "run", "replay", "purge"]
 
