@@ -6,7 +6,23 @@ import orjson
 import typer
 
 from gateway import __version__
-from gateway.cli import audit, check, clients, dead, doctor, keys, overview, serve, signing, stats, tasks, tiers, usage
+from gateway.cli import (
+    audit,
+    check,
+    clients,
+    dead,
+    doctor,
+    jobs,
+    keys,
+    overview,
+    queues,
+    serve,
+    signing,
+    stats,
+    tasks,
+    tiers,
+    usage,
+)
 
 app = typer.Typer(
     name="gateway",
@@ -19,7 +35,9 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.add_typer(clients.app, name="clients")
 app.add_typer(dead.app, name="dead")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(queues.app, name="queues")
 app.add_typer(signing.app, name="signing")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(tiers.app, name="tiers")
@@ -28,6 +46,7 @@ app.command("top")(stats.top)
 app.command("usage")(usage.usage)
 app.command("candidates")(usage.candidates)
 app.command("replicas")(overview.replicas)
+app.command("redis")(overview.redis)
 app.command("audit")(audit.audit)
 app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)

@@ -116,7 +116,7 @@ class AdminApi:
             return f"{told}; set ADMIN_API_KEY to the key the gateway at {self._url} was started with"
         if status == 403 and "the role" not in message:
             return f"{told}; this machine's address must be in the gateway's ADMIN_ALLOWED_IPS"
-        if status == 404 and error != "Client not found":
+        if status == 404 and error in {"", "Not found"}:
             return f"{told}; {self._url} has no /admin; where there is an ADMIN_PORT, set GATEWAY_URL to that"
         return told
 

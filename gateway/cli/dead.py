@@ -1,72 +1,73 @@
 """`gateway dead …`: the dead letters of a running gateway's clients."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from gateway.cli import jobs
 from gateway.cli.admin_api import AdminApi
-from gateway.cli.output import Json, Misused, reported, table
+from gateway.cli.choosing import (
+    After,
+    Before,
+    Client,
+    Cursor,
+    Error,
+    Host,
+    Label,
+    Limit,
+    Oldest,
+    Queue,
+    Status,
+    Task,
+    as_query,
+    given,
+    show_page,
+)
+from gateway.cli.output import Json, Misused, reported
 
 app = typer.Typer(help="Show, replay and purge dead letters.", no_args_is_help=True, rich_markup_mode=None)
 
-Client = Annotated[str, typer.Option("--client", metavar="ID", help="whose", show_default=False)]
-TaskId = Annotated[str | None, typer.Option("--task", metavar="ID", help="only this one", show_default=False)]
-Error = Annotated[
-    str | None, typer.Option(help="only those with this in their reason or error, or this status", show_default=False)
-]
-After = Annotated[
-    str | None, typer.Option(metavar="TIME", help="only those that died then or later, RFC 3339", show_default=False)
-]
-Before = Annotated[
-    str | None, typer.Option(metavar="TIME", help="only those that died earlier, RFC 3339", show_default=False)
-]
-All = Annotated[bool, typer.Option("--all", help="all of the client's, where nothing else says which")]
-
-_COLUMNS = ("task", "queue", "died", "attempts", "status", "reason", "target")
-
-
-def _filters(**given: str | None) -> dict[str, str]:
-    return {name: value for name, value in given.items() if value is not None}
+All = Annotated[bool, typer.Option("--all", help="all of them, where nothing else says which")]
 
 
 @app.command("list")
 @reported
 def list_dead(
-    client: Client,
     *,
+    client: Client = None,
+    queue: Queue = None,
+    task: Task = None,
+    host: Host = None,
+    status: Status = None,
+    label: Label = None,
     error: Error = None,
     after: After = None,
     before: Before = None,
-    limit: Annotated[int | None, typer.Option(min=1, max=500, help="at most so many", show_default="50")] = None,
-    cursor: Annotated[str | None, typer.Option(help="go on where the last page ended", show_default=False)] = None,
+    oldest: Oldest = False,
+    limit: Limit = None,
+    cursor: Cursor = None,
     as_json: Json = False,
 ) -> None:
-    """List dead letters, newest first."""
-    query = _filters(client_id=client, error=error, after=after, before=before, cursor=cursor)
-    if limit is not None:
-        query["limit"] = str(limit)
+    """List dead letters, of one client or all, newest first within each."""
+    wanted = _wanted(client, queue, task, host, status, label, error, after, before)
     with AdminApi() as api:
-        answer = api.call("GET", "/admin/dead", query=query)
+        answer = api.call("GET", "/admin/dead", query=as_query(wanted, oldest=oldest, limit=limit, cursor=cursor))
     if as_json:
         typer.echo(answer.text)
-        return
-    rows = []
-    for task in answer.data["tasks"]:
-        status = (task["last_attempt"] or {}).get("status")
-        target = f"{task['method']} {task['url']}"
-        counts = (str(task["attempts"]), "" if status is None else str(status))
-        rows.append((task["task_id"], task["queue"], task["finished_at"], *counts, task["reason"] or "", target))
-    table(_COLUMNS, rows)
-    if answer.data["next_cursor"]:
-        typer.echo(f"more: --cursor {answer.data['next_cursor']}", err=True)
+    else:
+        show_page(answer.data)
 
 
 @app.command("replay")
 @reported
 def replay(
-    client: Client,
     *,
-    task_id: TaskId = None,
+    client: Client = None,
+    queue: Queue = None,
+    task: Task = None,
+    host: Host = None,
+    status: Status = None,
+    label: Label = None,
     error: Error = None,
     after: After = None,
     before: Before = None,
@@ -74,16 +75,20 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Queue dead letters again, oldest first, as if they had just been enqueued."""
-    query = _chosen(client, everything=everything, task_id=task_id, error=error, after=after, before=before)
-    _do("POST", "/admin/dead/replay", query, "queued again", as_json=as_json)
+    wanted = _wanted(client, queue, task, host, status, label, error, after, before)
+    _do("POST", "/admin/dead/replay", wanted, "queued again", everything=everything, as_json=as_json)
 
 
 @app.command("purge")
 @reported
 def purge(
-    client: Client,
     *,
-    task_id: TaskId = None,
+    client: Client = None,
+    queue: Queue = None,
+    task: Task = None,
+    host: Host = None,
+    status: Status = None,
+    label: Label = None,
     error: Error = None,
     after: After = None,
     before: Before = None,
@@ -91,18 +96,23 @@ def purge(
     as_json: Json = False,
 ) -> None:
     """Remove dead letters for good."""
-    query = _chosen(client, everything=everything, task_id=task_id, error=error, after=after, before=before)
-    _do("DELETE", "/admin/dead", query, "removed", as_json=as_json)
+    wanted = _wanted(client, queue, task, host, status, label, error, after, before)
+    _do("DELETE", "/admin/dead", wanted, "removed", everything=everything, as_json=as_json)
 
 
-def _chosen(client: str, *, everything: bool, **given: str | None) -> dict[str, str]:
-    filters = _filters(**given)
-    if not filters and not everything:
-        raise Misused("say which: --task, --error, --after, --before, or --all")
-    return {"client_id": client, **filters}
+_NAMES = ("client_id", "queue", "task_id", "host", "status", "label", "error", "after", "before")
 
 
-def _do(method: str, path: str, query: dict[str, str], what: str, *, as_json: bool) -> None:
+def _wanted(*values: Any) -> dict[str, Any]:
+    return given(**dict(zip(_NAMES, values, strict=True)))
+
+
+def _do(method: str, path: str, wanted: dict[str, Any], what: str, *, everything: bool, as_json: bool) -> None:
+    if not everything and not set(wanted) - {"client_id"}:
+        raise Misused("say which: --task, --error, --queue, --host, --status, --label, --after, --before, or --all")
     with AdminApi() as api:
-        answer = api.call(method, path, query=query)
+        answer = api.call(method, path, query=as_query(wanted, oldest=False, limit=None, cursor=None))
+        if answer.status == 202:  # of all clients a job does it
+            jobs.finish(jobs.follow(api, answer), as_json=as_json)
+            return
     typer.echo(answer.text if as_json else f"{answer.data['tasks']} {what}")

@@ -1,57 +1,159 @@
-"""`gateway tasks …`: one task of a running gateway."""
+"""`gateway tasks …`: the tasks of a running gateway."""
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from gateway.cli.admin_api import AdminApi
-from gateway.cli.output import Json, reported, table
+from gateway.cli.admin_api import AdminApi, Answer
+from gateway.cli.choosing import (
+    After,
+    Before,
+    Client,
+    Cursor,
+    Error,
+    Host,
+    Label,
+    Limit,
+    MaxAge,
+    MinAge,
+    Oldest,
+    Queue,
+    State,
+    Status,
+    Task,
+    as_query,
+    given,
+    show_page,
+)
+from gateway.cli.output import CallFailed, Json, reported, table
 
-app = typer.Typer(help="Show, explain and cancel a task.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Find, show, explain, cancel, run and replay tasks.", no_args_is_help=True, rich_markup_mode=None
+)
 
 TaskId = Annotated[str, typer.Argument(metavar="TASK_ID", help="which", show_default=False)]
-Client = Annotated[str, typer.Option("--client", metavar="ID", help="whose", show_default=False)]
+Whose = Annotated[
+    str | None, typer.Option("--client", metavar="ID", help="whose; else it is looked for", show_default=False)
+]
 
-_COLUMNS = ("task", "queue", "state", "attempts", "next", "last", "reason")
+_COLUMNS = ("task", "client", "queue", "state", "attempts", "next", "last", "reason")
+_ATTEMPTS = ("started", "ms", "status", "error", "answer")
+_ANSWER_SHOWN = 120  # characters
+
+
+@app.command("list")
+@reported
+def list_tasks(
+    *,
+    client: Client = None,
+    queue: Queue = None,
+    state: State = None,
+    task: Task = None,
+    host: Host = None,
+    status: Status = None,
+    label: Label = None,
+    error: Error = None,
+    min_age: MinAge = None,
+    max_age: MaxAge = None,
+    after: After = None,
+    before: Before = None,
+    oldest: Oldest = False,
+    limit: Limit = None,
+    cursor: Cursor = None,
+    as_json: Json = False,
+) -> None:
+    """List tasks of all clients, newest first within each."""
+    wanted = given(
+        client_id=client,
+        queue=queue,
+        state=state,
+        task_id=task,
+        host=host,
+        status=status,
+        label=label,
+        error=error,
+        min_age=min_age,
+        max_age=max_age,
+        after=after,
+        before=before,
+    )
+    with AdminApi() as api:
+        answer = api.call("GET", "/admin/tasks", query=as_query(wanted, oldest=oldest, limit=limit, cursor=cursor))
+    if as_json:
+        typer.echo(answer.text)
+    else:
+        show_page(answer.data)
 
 
 @app.command("get")
 @reported
-def get_task(task_id: TaskId, client: Client, as_json: Json = False) -> None:
-    """Show how a task stands."""
-    _show(_call("GET", task_id, client), as_json=as_json)
+def get_task(task_id: TaskId, client: Whose = None, as_json: Json = False) -> None:
+    """Show how a task stands, and each of its attempts."""
+    answer = _call("GET", task_id, client)
+    _show(answer, as_json=as_json)
+    if not as_json and answer.data["history"]:
+        typer.echo()
+        table(_ATTEMPTS, [_attempt(attempt) for attempt in answer.data["history"]])
 
 
 @app.command("cancel")
 @reported
-def cancel_task(task_id: TaskId, client: Client, as_json: Json = False) -> None:
+def cancel_task(task_id: TaskId, client: Whose = None, as_json: Json = False) -> None:
     """Cancel a task that has not started."""
     _show(_call("DELETE", task_id, client), as_json=as_json)
 
 
+@app.command("run")
+@reported
+def run_task(task_id: TaskId, client: Whose = None, as_json: Json = False) -> None:
+    """Have a scheduled or retrying task start now."""
+    _show(_call("POST", task_id, client, "/run"), as_json=as_json)
+
+
+@app.command("replay")
+@reported
+def replay_task(task_id: TaskId, client: Whose = None, as_json: Json = False) -> None:
+    """Queue a dead task again, as if it had just been enqueued."""
+    _show(_call("POST", task_id, client, "/replay"), as_json=as_json)
+
+
 @app.command("explain")
 @reported
-def explain_task(task_id: TaskId, client: Client, as_json: Json = False) -> None:
+def explain_task(task_id: TaskId, client: Whose = None, as_json: Json = False) -> None:
     """Say why a task is where it is."""
-    answer = _call("GET", f"{task_id}/explain", client)
+    answer = _call("GET", task_id, client, "/explain")
     if as_json:
         typer.echo(answer.text)
         return
     told = answer.data
     typer.echo(f"{told['state']}: {told['message']}")
-    for label, name in (("since", "since"), ("until", "until")):
+    for name in ("since", "until"):
         if told[name]:
-            typer.echo(f"{label} {told[name]}")
+            typer.echo(f"{name} {told[name]}")
     if told["blocking"]:
         typer.echo("in flight: " + ", ".join(told["blocking"]))
 
 
-def _call(method: str, path: str, client: str) -> Any:
+def _call(method: str, task_id: str, client: str | None, rest: str = "") -> Answer:
     with AdminApi() as api:
-        return api.call(method, f"/admin/tasks/{path}", query={"client_id": client})
+        whose = client or _owner(api, task_id)
+        return api.call(method, f"/admin/tasks/{quote(task_id, safe='')}{rest}", query={"client_id": whose})
 
 
-def _show(answer: Any, *, as_json: bool) -> None:
+def _owner(api: AdminApi, task_id: str) -> str:
+    query = {"task_id": task_id}
+    while True:
+        page = api.call("GET", "/admin/tasks", query=query).data
+        if page["tasks"]:
+            return str(page["tasks"][0]["client_id"])
+        if page["next_cursor"] is None:
+            msg = f"no client has a task {task_id}"
+            raise CallFailed(msg, status=404)
+        query["cursor"] = page["next_cursor"]
+
+
+def _show(answer: Answer, *, as_json: bool) -> None:
     if as_json:
         typer.echo(answer.text)
         return
@@ -59,6 +161,7 @@ def _show(answer: Any, *, as_json: bool) -> None:
     last = task["last_attempt"]
     cells = (
         task["task_id"],
+        task["client_id"],
         task["queue"],
         task["state"],
         f"{task['attempts']} of {task['max_retry'] + 1}",
@@ -67,3 +170,10 @@ def _show(answer: Any, *, as_json: bool) -> None:
         task["reason"] or "",
     )
     table(_COLUMNS, [cells])
+
+
+def _attempt(attempt: dict[str, Any]) -> tuple[str, ...]:
+    body = " ".join((attempt["body"] or "").split())
+    shown = body if len(body) <= _ANSWER_SHOWN else body[:_ANSWER_SHOWN] + "…"
+    status = "" if attempt["status"] is None else str(attempt["status"])
+    return (attempt["started_at"] or "", f"{attempt['duration_ms']:g}", status, attempt["error"] or "", shown)
