@@ -29,6 +29,7 @@ from gateway.store.scripts import Runner
 
 _Args = tuple[str | bytes | int | float, ...]
 _ROW: Final = 4
+_DURABLE_AT_ONCE: Final = 1000
 
 
 class _Wanted(msgspec.Struct):
@@ -73,7 +74,13 @@ class Admissions:
             runner.keyspace.share(settings.max_queued_bytes, settings.max_queued_bytes_per_client),
             settings.idempotency_ttl,
         )
-        self._merger: Merger[_Wanted, Admission] = Merger(runner.keyspace.partition, self._carry_out)
+        self._merger: Merger[_Wanted, Admission] = Merger(
+            runner.keyspace.partition,
+            self._carry_out,
+            patience=runner.patience,
+            # What waits for replicas is long under way, and is collected by its link.
+            at_once=_DURABLE_AT_ONCE if runner.durable else 1,
+        )
 
     async def admit(self, client_id: str, spec: TaskSpec, *, create: bool, local: bool = False) -> Admission:
         """Decide and store in one step. ``create``: the client is unknown; ``local``: this process will claim it."""
@@ -118,7 +125,7 @@ class Admissions:
         )
         return _Wanted(told, spec.fingerprint, create, local)
 
-    async def _carry_out(self, partition: int, wanted: dict[str, list[_Wanted]]) -> list[Admission]:
+    async def _carry_out(self, partition: int, wanted: dict[str, list[_Wanted]]) -> list[Admission | StoreUnavailable]:
         args = [*self._args]
         for client_id, ones in wanted.items():
             create = any(one.create for one in ones)
@@ -129,11 +136,15 @@ class Admissions:
                 args += one.args
         reply: list[Any] = await self._runner.run_for_many("admit", partition, *args)
         now = int(reply[0]) / 1_000_000
-        results: list[Admission] = []
+        results: list[Admission | StoreUnavailable] = []
         at = 1
-        for ones in wanted.values():
-            created = bool(reply[at])
+        for client_id, ones in wanted.items():
+            told = reply[at]
             at += 1
+            if isinstance(told, bytes):
+                results += [self._runner.failed("admit", client_id, told)] * len(ones)
+                continue
+            created = bool(told)
             for one in ones:
                 code, used, reset, detail = reply[at : at + _ROW]
                 at += _ROW

@@ -8,16 +8,16 @@
 --       idempotency TTL (s); then per client: its id, how many tasks, new client's JSON ('' for a known one), quiet (1: this
 --       process claims by itself); then per task of it: queue, limit, cost, size, delay ms, run_at ms, bound, 1 where it
 --       expires, idempotency key ('': none), fingerprint, unique end of the id, the fields from RUN_AT on.
--- Returns {Redis's clock in µs, then per client: created 0/1; per task of it: code, used, reset, detail}; codes are in
--- store/admission.py, `detail` of an admitted task is its id.
+-- Returns {Redis's clock in µs, then per client: created 0/1, or what failed (and no tasks); per task of it: code, used, reset,
+-- detail}; codes are in store/admission.py, `detail` of an admitted task is its id.
 -- Nothing is counted that is not stored, nothing stored that is not counted. Refused whole when memory is full.
 local ALGORITHM = ARGV[7]
 local MAX_CLIENTS, MAX_TASKS, MAX_BYTES, MAX_QUEUES, MAX_ALL_TASKS, MAX_ALL_BYTES =
   tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local KEY_TTL = ARGV[14]
 local FIRST, HEAD, WIDTH = 15, 4, 12
-local ADMITTED, DUPLICATE, CONFLICT, LIMITED, FULL_TASKS, FULL_BYTES, MANY_QUEUES, MANY_CLIENTS,
-      FULL_ALL_TASKS, FULL_ALL_BYTES = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local SCHEDULED_ONE, ADMITTED, DUPLICATE, CONFLICT, LIMITED, FULL_TASKS, FULL_BYTES, MANY_QUEUES, MANY_CLIENTS,
+      FULL_ALL_TASKS, FULL_ALL_BYTES = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
 local totals = redis.call('HMGET', totals_key, 'n', 'b')
 local all_tasks, all_bytes = tonumber(totals[1]) or 0, tonumber(totals[2]) or 0
@@ -122,15 +122,10 @@ local function close(state)
   if state.wake and not state.ready then mark_ready(state.quiet) end
 end
 
-local at = FIRST
-while at <= #ARGV do
-  local count_of_tasks = tonumber(ARGV[at + 1])
-  enter(ARGV[at])
-  local state = open(ARGV[at + 2])
-  state.new_client, state.quiet = ARGV[at + 2], ARGV[at + 3] == '1'
-  at = at + HEAD
-  local created_at = #out + 1
-  out[created_at] = 0
+-- Judges `count_of_tasks` tasks from ARGV[at] on, for the client that was entered.
+local function admit(at, count_of_tasks, new_client, quiet, created_at)
+  local state = open(new_client)
+  state.new_client, state.quiet = new_client, quiet
   for _ = 1, count_of_tasks do
     local queue, limit, cost, size, delay, run_at, bound, expires, named, fingerprint, unique, tail =
       unpack(ARGV, at, at + WIDTH - 1)
@@ -142,7 +137,7 @@ while at <= #ARGV do
       count(state.window, cost)
       local scheduled
       detail, scheduled = store(state, queue, size, tonumber(delay), tonumber(run_at), bound, expires, unique, tail)
-      if scheduled then code = 0 end
+      if scheduled then code = SCHEDULED_ONE end
       if idempotency_key then
         redis.call('SET', idempotency_key, cmsgpack.pack({ detail, fingerprint }), 'EX', KEY_TTL)
       end
@@ -152,6 +147,20 @@ while at <= #ARGV do
   end
   close(state)
   out[created_at] = state.created
+end
+
+local at = FIRST
+while at <= #ARGV do
+  local count_of_tasks, new_client, quiet = tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3] == '1'
+  local created_at, first = #out + 1, at + HEAD
+  out[created_at] = 0
+  enter(ARGV[at])
+  local problem = guarded(function() admit(first, count_of_tasks, new_client, quiet, created_at) end)
+  if problem then
+    for row = #out, created_at + 1, -1 do out[row] = nil end
+    out[created_at] = problem
+  end
+  at = first + count_of_tasks * WIDTH
 end
 if all_tasks > all_tasks_before then redis.call('HSET', totals_key, 'n', all_tasks, 'b', all_bytes) end
 return out

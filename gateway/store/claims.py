@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from gateway import metrics
+from gateway.errors import StoreUnavailable
 from gateway.models import ClaimedTask, Outcome, Verdict
 from gateway.store.doorbell import Doorbell
 from gateway.store.merging import Merger
@@ -53,7 +54,9 @@ class Claims:
         self._consumer = consumer
         self._doorbell = doorbell
         self._payloads = payloads
-        self._finishing: Merger[_Ended, Finished] = Merger(runner.keyspace.partition, self._finish)
+        self._finishing: Merger[_Ended, Finished] = Merger(
+            runner.keyspace.partition, self._finish, patience=runner.patience
+        )
 
     async def ready(self, limit: int) -> list[str]:
         """Clients that have something to claim, longest ready first."""
@@ -101,16 +104,20 @@ class Claims:
             metrics.finished(verdict)
         return finished
 
-    async def _finish(self, partition: int, ended: dict[str, list[_Ended]]) -> list[Finished]:
+    async def _finish(self, partition: int, ended: dict[str, list[_Ended]]) -> list[Finished | StoreUnavailable]:
         args: list[str | bytes | int | float] = [self._consumer]
         for client_id, ones in ended.items():
             args += client_id, len(ones), sum(one.want for one in ones)
             for one in ones:
                 args += one.args
         now, *reply = await self._runner.run_for_many("finish", partition, *args)
-        results: list[Finished] = []
+        results: list[Finished | StoreUnavailable] = []
         for at, (client_id, ones) in enumerate(ended.items()):
-            owned, brought = reply[2 * at], self._claimed(client_id, reply[2 * at + 1], now)
+            owned, told = reply[2 * at : 2 * at + 2]
+            if isinstance(told, bytes):
+                results += [self._runner.failed("finish", client_id, told)] * len(ones)
+                continue
+            brought = self._claimed(client_id, told, now)
             nothing = Claimed([], brought.limit, more=False, in_flight=brought.in_flight)
             came = b"1" in owned
             for one, mine in zip(ones, owned, strict=True):

@@ -10,7 +10,7 @@
 --       shorter form that is kept beside later ones, size, the fields from RUN_AT on where the task was its entry ('': it has
 --       a record).
 -- Returns {Redis's clock in ms, then per client: a string with 1 for each attempt that was this consumer's and 0 for each that
--- was not any more (there nothing changed), and what claim.lua returns after the clock}.
+-- was not any more (there nothing changed), and what claim.lua returns after the clock, or what failed}.
 -- Safe to repeat: the second call finds no claim.
 local consumer = ARGV[7]
 local FIRST, HEAD, WIDTH = 8, 3, 11
@@ -57,14 +57,9 @@ local function finish(queue, entry, fence, id, verdict, retry_in, reason, attemp
   return true, true
 end
 
-local out = { now_ms }
-local at = FIRST
-while at <= #ARGV do
-  local attempts, want = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  enter(ARGV[at])
-  at = at + HEAD
-  local owned, ended, bytes = {}, 0, 0
-  local succeeded = 0
+-- Ends `attempts` attempts from ARGV[at] on, of the client that was entered. Returns what is told of them, and what was claimed.
+local function finish_all(at, attempts, want)
+  local owned, ended, bytes, succeeded = {}, 0, 0, 0
   for i = 1, attempts do
     local queue, entry, fence, id, verdict, retry_in, reason, attempt, failure, size, tail =
       unpack(ARGV, at, at + WIDTH - 1)
@@ -86,15 +81,24 @@ while at <= #ARGV do
     redis.call('HSET', counts_key, 'tasks', left, 'bytes', (tonumber(counts[7]) or 0) - bytes, 'ended', kept)
     if left <= 0 then redis.call('ZADD', active_key, now_ms, client) end
   end
-  out[#out + 1] = table.concat(owned)
-  if want > 0 and string.find(out[#out], '1', 1, true) then
-    out[#out + 1] = claim(consumer, want, counts)
-  else
-    if counts[5] then redis.call('HDEL', counts_key, 'full') end
-    -- Others look only if something waits here.
-    if left > 0 and not counts[3] and left > redis.call('ZCARD', scheduled_key) then mark_ready() end
-    out[#out + 1] = { 0, 0, 0 }
-  end
+  local told = table.concat(owned)
+  if want > 0 and string.find(told, '1', 1, true) then return told, claim(consumer, want, counts) end
+  if counts[5] then redis.call('HDEL', counts_key, 'full') end
+  -- Others look only if something waits here.
+  if left > 0 and not counts[3] and left > redis.call('ZCARD', scheduled_key) then mark_ready() end
+  return told, { 0, 0, 0 }
+end
+
+local out = { now_ms }
+local at = FIRST
+while at <= #ARGV do
+  local attempts, want, first = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), at + HEAD
+  local told, claimed
+  enter(ARGV[at])
+  local problem = guarded(function() told, claimed = finish_all(first, attempts, want) end)
+  out[#out + 1] = told or ''
+  out[#out + 1] = problem or claimed
+  at = first + attempts * WIDTH
 end
 if all_tasks > 0 then
   redis.call('HINCRBY', totals_key, 'n', -all_tasks)

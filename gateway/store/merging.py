@@ -13,9 +13,7 @@ Answer = TypeVar("Answer")
 
 # One script call holds up everybody's: a thousand tasks in one were measured to block Redis for 25-43 ms.
 MOST: Final = 50
-# Script calls under way at once, a partition. While that many are, what comes in waits and travels together; with one,
-# Redis would idle while its answer is read.
-_AT_ONCE: Final = 2
+_AWAY: Final = "Redis does not answer; nothing was stored. Try again shortly."
 
 
 class _Waiting(NamedTuple):
@@ -28,16 +26,24 @@ class Merger(Generic[Item, Answer]):
     """Collects items and has them carried out in groups.
 
     ``carry_out`` is given a partition and the items of each client in the order of `submit`; its answers are in the
-    order of the items, client by client. It may raise StoreUnavailable, which then all of the group hear.
+    order of the items, client by client; one may be the StoreUnavailable of that item alone. It may raise
+    StoreUnavailable, which then all of the group hear; and where that took more than ``patience`` seconds, also those
+    that waited meanwhile, so that a Redis that does not answer keeps nobody twice. ``at_once``: groups of a partition
+    under way at a time. While one is, what comes in waits, and travels together.
     """
 
     def __init__(
         self,
         partition_of: Callable[[str], int],
-        carry_out: Callable[[int, dict[str, list[Item]]], Awaitable[Sequence[Answer]]],
+        carry_out: Callable[[int, dict[str, list[Item]]], Awaitable[Sequence[Answer | StoreUnavailable]]],
+        *,
+        patience: float,
+        at_once: int = 1,
     ) -> None:
         self._partition_of = partition_of
         self._carry_out = carry_out
+        self._patience = patience
+        self._at_once = at_once
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, list[_Waiting]] = defaultdict(list)
         self._under_way: dict[int, int] = defaultdict(int)
@@ -49,14 +55,14 @@ class Merger(Generic[Item, Answer]):
         partition = self._partition_of(client_id)
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[partition].append(_Waiting(client_id, item, answer))
-        if partition not in self._scheduled and self._under_way[partition] < _AT_ONCE:
+        if partition not in self._scheduled and self._under_way[partition] < self._at_once:
             self._scheduled.add(partition)
             self._loop.call_soon(self._flush, partition)
         return answer
 
     def _flush(self, partition: int) -> None:
         self._scheduled.discard(partition)
-        while (waiting := self._waiting[partition]) and self._under_way[partition] < _AT_ONCE:
+        while (waiting := self._waiting[partition]) and self._under_way[partition] < self._at_once:
             group, self._waiting[partition] = waiting[:MOST], waiting[MOST:]
             self._under_way[partition] += 1
             task = self._loop.create_task(self._run(partition, group))
@@ -68,20 +74,32 @@ class Merger(Generic[Item, Answer]):
         for one in group:
             by_client[one.client_id].append(one)
         ordered = [one for ones in by_client.values() for one in ones]
+        started = self._loop.time()
         try:
             answers = await self._carry_out(
                 partition, {name: [one.item for one in ones] for name, ones in by_client.items()}
             )
             for one, answer in zip(ordered, answers, strict=True):
-                if not one.answer.done():
-                    one.answer.set_result(answer)
+                _settle(one, answer)
         except BaseException as error:
             _fail(ordered, error)
+            if self._loop.time() - started > self._patience:
+                waited, self._waiting[partition] = self._waiting[partition], []
+                _fail(waited, StoreUnavailable(_AWAY))
             if not isinstance(error, StoreUnavailable):
                 raise  # a defect, or the end of the process
         finally:
             self._under_way[partition] -= 1
             self._flush(partition)
+
+
+def _settle(one: _Waiting, answer: Any) -> None:
+    if one.answer.done():
+        return
+    if isinstance(answer, StoreUnavailable):
+        one.answer.set_exception(answer)
+    else:
+        one.answer.set_result(answer)
 
 
 def _fail(group: list[_Waiting], error: BaseException) -> None:

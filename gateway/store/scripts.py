@@ -85,6 +85,11 @@ class Runner:
         self._timeout = timeout
 
     @property
+    def patience(self) -> float:
+        """Seconds after which a call is one that Redis does not answer, rather than one that failed."""
+        return self._timeout / 2
+
+    @property
     def durable(self) -> bool:
         """Whether what adds or starts a task waits for replicas or disks (DURABILITY)."""
         return self._sealed is not self.link
@@ -111,6 +116,13 @@ class Runner:
             raise unavailable(error) or StoreUnavailable("Redis refused the request; see the log.") from error
         finally:
             metrics.redis_call(name, perf_counter() - started)
+
+    @staticmethod
+    def failed(name: str, client_id: str, error: bytes) -> StoreUnavailable:
+        """What one client of a script for many is told, whose keys could not be read or written as they are."""
+        metrics.redis_error(name)
+        log.error("redis_error", redis_operation=name, client=client_id, error=error.decode(errors="replace"))
+        return StoreUnavailable("Redis refused the request; see the log.", unknown=True)
 
     async def over_partitions(self, ask: Callable[[int], Awaitable[T]], *, all_of_them: bool = False) -> list[T]:
         """What ``ask`` answers for each partition, asked at once. Those out of reach are left out, so that one lost

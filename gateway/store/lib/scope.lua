@@ -35,6 +35,13 @@ local function mark_ready(quiet)
   end
 end
 
+-- Does it for one client of many: what is wrong with the keys of one must not be the others' affair. Returns nothing, or the error.
+local function guarded(do_it)
+  local ok, problem = pcall(do_it)
+  if ok then return nil end
+  return type(problem) == 'table' and problem.err or tostring(problem)
+end
+
 -- Something changed that may let waiting work start: the next admission has to look again, and so do dispatchers.
 local function look_again()
   redis.call('HDEL', counts_key, 'full')

@@ -1,0 +1,140 @@
+"""What is asked for at the same time shares script calls, and nothing else: each gets its own answer, and one client's
+broken keys are its own affair."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import redis.asyncio as redis
+from test_store import limit, outcome, spec
+
+from gateway.errors import StoreUnavailable
+from gateway.models import Admitted, Verdict
+from gateway.settings import Settings
+from gateway.store import Store, open_store
+from gateway.store.merging import MOST, Merger
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    async with open_store(Settings.load({"REDIS_URL": store_url}), store_url) as store:
+        yield store
+
+
+@pytest.fixture
+async def raw(store_url: str) -> AsyncIterator[Any]:
+    async with redis.Redis.from_url(store_url, decode_responses=True) as client:
+        yield client
+
+
+class Calls:
+    """Carries out by counting, once it may."""
+
+    def __init__(self) -> None:
+        self.made: list[dict[str, list[int]]] = []
+        self.go = asyncio.Event()
+        self.failure: Exception | None = None
+
+    async def carry_out(self, partition: int, items: dict[str, list[int]]) -> list[tuple[str, int]]:
+        self.made.append(items)
+        await self.go.wait()
+        if self.failure is not None:
+            raise self.failure
+        return [(client, item) for client, ones in items.items() for item in ones]
+
+
+def merger(calls: Calls, patience: float = 60, at_once: int = 1) -> Merger[int, tuple[str, int]]:
+    return Merger(lambda _: 0, calls.carry_out, patience=patience, at_once=at_once)
+
+
+async def test_what_comes_while_a_call_is_under_way_travels_together() -> None:
+    """By client, in order, at most so many at a time; each answer reaches who asked."""
+    calls = Calls()
+    merged = merger(calls)
+    first = merged.submit("a", 0)
+    await asyncio.sleep(0)
+    later = [merged.submit("ab"[number % 2], number) for number in range(1, MOST + 11)]
+    await asyncio.sleep(0)
+    calls.go.set()
+    assert await first == ("a", 0)
+    assert await asyncio.gather(*later) == [("ab"[number % 2], number) for number in range(1, MOST + 11)]
+    assert [sum(map(len, items.values())) for items in calls.made] == [1, MOST, 10]
+
+
+async def test_who_waits_for_a_redis_that_does_not_answer_hears_it_with_the_others() -> None:
+    """What was sent may have been carried out, what was not certainly was not; nobody waits a second time."""
+    calls = Calls()
+    merged = merger(calls, patience=-1)
+    sent = merged.submit("a", 0)
+    await asyncio.sleep(0)
+    waiting = [merged.submit("b", number) for number in range(200)]
+    calls.failure = StoreUnavailable("no answer", unknown=True)
+    calls.go.set()
+    with pytest.raises(StoreUnavailable) as told:
+        await sent
+    assert told.value.unknown
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(answer, StoreUnavailable) and not answer.unknown for answer in answers)
+    assert len(calls.made) == 1
+
+
+async def test_a_defect_leaves_nobody_waiting() -> None:
+    """Whatever goes wrong is told as not known, and the next call is made."""
+    calls = Calls()
+    merged = merger(calls)
+    calls.failure = ValueError("a defect")
+    calls.go.set()
+    with pytest.raises(StoreUnavailable) as told:
+        await merged.submit("a", 0)
+    assert told.value.unknown
+    calls.failure = None
+    assert await merged.submit("a", 1) == ("a", 1)
+
+
+async def test_broken_keys_of_one_client_do_not_keep_others_from_being_admitted(store: Store, raw: Any) -> None:
+    """Only who has them is told, and that nobody knows."""
+    await raw.set("counts:broken", "no hash")
+    broken, fine = await asyncio.gather(
+        store.tasks.admit("broken", spec(), create=True),
+        store.tasks.admit("fine", spec(), create=True),
+        return_exceptions=True,
+    )
+    assert isinstance(broken, StoreUnavailable)
+    assert broken.unknown
+    assert isinstance(fine, Admitted)
+    assert await raw.hget("totals", "n") == "1"
+
+
+async def test_broken_keys_of_one_client_do_not_keep_others_from_finishing(store: Store, raw: Any) -> None:
+    """The other's end is stored and its next task claimed; the broken one's is tried again."""
+    claims = []
+    for name in ("broken", "fine"):
+        await limit(store, name, 1)
+        for _ in range(2):
+            await store.tasks.admit(name, spec(), create=False)
+        claims += (await store.claims.claim(name, 1)).tasks
+    kept = await raw.dump("counts:broken")
+    await raw.set("counts:broken", "no hash")
+    broken, fine = await asyncio.gather(
+        *(store.claims.finish(task, outcome(Verdict.DELIVERED), retry_in=None, want=1) for task in claims),
+        return_exceptions=True,
+    )
+    assert isinstance(broken, StoreUnavailable)
+    assert fine.owned
+    assert len(fine.claimed.tasks) == 1
+    await raw.restore("counts:broken", 0, kept, replace=True)
+
+
+async def test_attempts_of_one_client_that_end_together_bring_its_next_tasks_together(store: Store) -> None:
+    """One answer brings what all of them wanted; the others say that nothing more is to be had now."""
+    await limit(store, "acme", 4)
+    for _ in range(10):
+        await store.tasks.admit("acme", spec(), create=False)
+    running = (await store.claims.claim("acme", 4)).tasks
+    ended = await asyncio.gather(
+        *(store.claims.finish(task, outcome(Verdict.DELIVERED), retry_in=None, want=1) for task in running)
+    )
+    assert all(each.owned and each.claimed is not None for each in ended)
+    assert [len(each.claimed.tasks) for each in ended if each.claimed is not None] == [4, 0, 0, 0]
+    assert (await store.windows.usage("acme")).in_flight == 4
