@@ -3,10 +3,13 @@
 import doctest
 import socket
 import subprocess
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 from conftest import until
+from hypothesis import given
+from hypothesis import strategies as st
 from raw_http import a_task
 from topologies import valkey_server
 
@@ -117,6 +120,49 @@ def test_loopback_in_any_notation(host: str) -> None:
     assert told is not None
     assert "OUTBOUND_ALLOW" in told
     assert "loopback" in told
+
+
+@st.composite
+def spelled(draw: st.DrawFn) -> str:
+    """An IPv4 address that nobody may call, as someone could write it who tries."""
+    network = draw(st.sampled_from(["127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/8", "224.0.0.0/4"]))
+    number = draw(st.integers(*(int(edge) for edge in (ip_network(network)[0], ip_network(network)[-1]))))
+    packed = number.to_bytes(4)
+    if draw(st.booleans()):
+        high, low = f"{number >> 16:x}", f"{number & 0xFFFF:x}"
+        forms = [f"::ffff:{high}:{low}", f"64:ff9b::{high}:{low}", f"2002:{high}:{low}::1", f"::ffff:0:{high}:{low}"]
+        # What reads as 0.x.y.z there is of a longer prefix, or leads nowhere.
+        forms += [f"64:ff9b:1::{high}:{low}"] if packed[0] else []
+        forms += [f"2001:db8::5efe:{high}:{low}", f"::ffff:{ip_address(packed)}"]
+        return f"[{draw(st.sampled_from(forms))}]"
+    kept = draw(st.integers(0, 3))  # bytes that stand alone; the last part is the rest
+    parts = [*packed[:kept], int.from_bytes(packed[kept:])]
+    text = ".".join(
+        draw(st.sampled_from(["{:d}", "0{:o}", "0x{:x}", "0X{:X}", "00{:o}"])).format(part) for part in parts
+    )
+    text += draw(st.sampled_from(["", ".", ".."]))
+    wide = str.maketrans(
+        {str(digit): chr(0xFF10 + digit) for digit in range(10)} | {".": draw(st.sampled_from("．。｡."))}
+    )
+    return text.translate(wide) if draw(st.booleans()) else text
+
+
+@given(spelled())
+def test_no_spelling_of_a_forbidden_address_passes(host: str) -> None:
+    """Bases, short forms, widths, dots and translations, in every combination: refused at enqueue."""
+    assert EgressGuard().check_literal(f"http://{host}:9000/x") is not None
+
+
+@given(st.text("0123456789abcdefx.:", min_size=1, max_size=24))
+def test_hosts_are_read_as_the_system_reads_them(host: str) -> None:
+    """What getaddrinfo(3) takes for an address is the same address to the rule, so none passes as a name."""
+    try:
+        [found, *_] = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return
+    told = hosts.literal_address(str(found[4][0]))
+    assert told is not None
+    assert hosts.literal_address(host) == told
 
 
 @pytest.mark.parametrize(

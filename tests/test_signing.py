@@ -1,6 +1,7 @@
 """Signed deliveries: what a receiver verifies with the `standardwebhooks` package, and how operators change secrets."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -53,6 +54,8 @@ async def test_a_receiver_verifies_and_secrets_rotate(gateway: GatewayFactory, t
     call = await delivered(gw, target, a_client, 2)
     assert verified(call, old["secret"])
     assert call["headers"]["webhook-id"] == call["headers"]["X-Task-ID"]
+    for name, other in (("webhook-id", "another"), ("webhook-timestamp", str(int(time.time()) - 1))):
+        assert not verified({**call, "headers": {**call["headers"], name: other}}, old["secret"])
     call["body"] += b" "
     assert not verified(call, old["secret"])
     new = await secret(gw, where)
