@@ -49,6 +49,7 @@ from gateway.middleware.chains import ADMIN, app_chain
 from gateway.middleware.contracts import Dispatching, TargetCheck
 from gateway.middleware.keyring import Keyring
 from gateway.middleware.security_headers import security_headers
+from gateway.neighbours import Neighbours
 from gateway.openapi.routes import ROUTES as DOCUMENTATION
 from gateway.presence import presence
 from gateway.reloading import hear_hangup, reloading
@@ -212,12 +213,13 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
         stack.callback(gauges.cancel)
         jobs = asyncio.create_task(store.job_worker.run())
         stack.callback(jobs.cancel)
+        neighbours = Neighbours()
         guard = EgressGuard(
             settings.outbound_allow,
             settings.outbound_allow_private,
             settings.upstream_url,
             redis_hosts(url),
-            store.nodes,
+            lambda: [*store.nodes(), *neighbours.listeners()],
             deny=settings.outbound_deny,
         )
         if settings.embedded_redis_port is not None:  # also in a worker, whose parent runs the server
@@ -232,11 +234,19 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
         if settings.admin_port is not None and settings.role != "dispatcher":
             app = create_admin_app(settings, store, dispatcher, guard)
             listeners.append(Listener(app, settings.admin_port, admin=True))
-        urls, watched = await listen(stack, settings, listeners, guard.add_own)
+        bound: list[tuple[str, int]] = []
+
+        def own(host: str, port: int) -> None:
+            guard.add_own(host, port)
+            bound.append((host, port))
+
+        urls, watched = await listen(stack, settings, listeners, own)
         await stack.enter_async_context(reloading(watched))
         if dispatcher is not None:
             await stack.enter_async_context(dispatcher)
-        await stack.enter_async_context(presence(store, settings, dispatcher))
+        await stack.enter_async_context(
+            presence(store, settings, dispatcher, bound, None if dispatcher is None else neighbours)
+        )
         yield urls
 
 

@@ -1,5 +1,6 @@
 """Client keys: who has one is who it says, on every route and every replica, and operators change them."""
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
+from deployments import Deployment
 from test_cli import run
 
 from gateway import metrics
@@ -178,6 +180,31 @@ async def test_all_clients_need_a_key_where_the_operator_says_so(gateway: Gatewa
         "without-key",
         "disabled",
     }
+
+
+async def test_keys_over_every_topology(deployment: Deployment) -> None:
+    """What is made, followed, revoked, closed and released in one process holds in another."""
+    async with deployment.store() as one, deployment.store() as two:
+        await asyncio.gather(one.doorbell.subscribed.wait(), two.doorbell.subscribed.wait())
+        keys, others = one.client_keys, two.client_keys
+        assert await others.get("acme") == Keyring()
+
+        async def holds(*texts: str, required: bool = True) -> bool:
+            keyring = await others.get("acme")
+            return (len(keyring.keys), keyring.required) == (len(texts), required) and all(map(keyring.holds, texts))
+
+        _, first = await keys.create("acme")
+        await until(lambda: holds(first))
+        newest, second = await keys.rotate("acme")
+        await until(lambda: holds(first, second))
+        newest, third = await keys.rotate("acme")
+        await until(lambda: holds(second, third))
+        assert await keys.revoke("acme", newest.key_id)
+        await until(lambda: holds(second))
+        await keys.close("acme")
+        await until(holds)
+        assert await keys.release("acme")
+        await until(lambda: holds(required=False))
 
 
 async def test_every_replica_hears_of_a_change(gateway: GatewayFactory, a_client: str) -> None:

@@ -104,6 +104,9 @@ async def operate(store: Store) -> None:
         assert await store.clients.pause("acme", paused=paused)
     made, _ = await store.signing.create("acme")
     assert await store.signing.remove("acme", made.secret_id)
+    key, _ = await store.client_keys.create("acme")
+    assert await store.client_keys.revoke("acme", key.key_id)
+    assert await store.client_keys.release("acme")
     dead = await admit(store)
     (task,) = (await store.claims.claim("acme", 1)).tasks
     await store.claims.finish(task, outcome(Verdict.REFUSED, 404), retry_in=None)

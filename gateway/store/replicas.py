@@ -1,4 +1,5 @@
-"""The gateways on this Redis: each says every few seconds that it is there. Only what people are told depends on it."""
+"""The gateways on this Redis: each says every few seconds that it is there. What people are told
+depends on it, and where no task may call."""
 
 from time import time
 from typing import Final
@@ -14,7 +15,8 @@ _READS: Final = 3
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
-    """One process, as it last told. Times are Unix ms."""
+    """One process, as it last told. Times are Unix ms. ``listeners``: host and port of each, as they are bound;
+    ``addresses``: those of its machine."""
 
     name: str
     version: str
@@ -24,6 +26,8 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     max_in_flight: int
     lanes: int = 0
+    listeners: tuple[tuple[str, int], ...] = ()
+    addresses: tuple[str, ...] = ()
 
     @property
     def dispatches(self) -> bool:
