@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gateway.dispatch.hosts import Entry, IPAddress, literal_address, parse_entry, readings
+from gateway.dispatch.hosts import LONGEST_NAME, Entry, IPAddress, literal_address, parse_entry, readings
 
 _WILDCARD = re.compile(r"\*\.[^*]+")
 
@@ -40,6 +40,16 @@ class AllowedHosts:
             any(entry.network is not None and entry.covers(view, port, "") for entry in self.entries)
             for view in readings(address)
         )
+
+
+def decided(texts: tuple[str, ...], host: str, port: int) -> bool | None:
+    """What the rule of these entries decides, remembered: a client has few hosts and calls them again and again."""
+    return _decided(texts, host, port) if len(host) <= LONGEST_NAME else False
+
+
+@lru_cache(maxsize=4096)
+def _decided(texts: tuple[str, ...], host: str, port: int) -> bool | None:
+    return allowed_hosts(texts).decides(host, port)
 
 
 @lru_cache(maxsize=4096)

@@ -7,9 +7,10 @@ import enum
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 
 from gateway import metrics
-from gateway.dispatch.allowed import AllowedHosts, allowed_hosts
+from gateway.dispatch.allowed import AllowedHosts, allowed_hosts, decided
 from gateway.dispatch.hosts import (
     IPAddress,
     IPNetwork,
@@ -72,6 +73,9 @@ _METADATA_NAMES = frozenset(
 )
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 _WILDCARDS = (str(ipaddress.IPv4Address(0)), str(ipaddress.IPv6Address(0)))
+
+
+_remembered_origin = lru_cache(maxsize=_REMEMBERED)(origin_of)
 
 
 class TargetRefused(Exception):
@@ -167,11 +171,12 @@ class EgressGuard:
     def check_allowed(self, url: str, allowed: tuple[str, ...]) -> str | None:
         """Why a URL is refused by the ``allowed_hosts`` of its client; None where they name it, and where its name may
         turn out to have an address that they name: that is judged at the dial."""
+        found = _ORIGIN.match(url)
         try:
-            host, port = origin_of(url)
+            host, port = _remembered_origin(found[0] if found else url)
         except ValueError:
             return None  # `check_literal` says what is wrong with it
-        if (host, port) == self._upstream or allowed_hosts(allowed).decides(host, port) is not False:
+        if (host, port) == self._upstream or decided(allowed, host, port) is not False:
             return None
         metrics.egress_refused(Kind.CLIENT.name.lower(), "enqueue")
         return f"{host}:{port} is none of the hosts that the client may call"
@@ -182,11 +187,10 @@ class EgressGuard:
         host = normal_host(host)
         if (host, port) == self._upstream:
             return None
-        rule = allowed_hosts(allowed)
-        decided = rule.decides(host, port)
-        if decided is False:
+        may = decided(allowed, host, port)
+        if may is False:
             raise TargetRefused(Kind.CLIENT)
-        return None if decided else rule
+        return None if may else allowed_hosts(allowed)
 
     def check_dial(self, address: str, port: int, host: str | None = None, own: Collection[str] = ()) -> None:
         """Raise `TargetRefused` unless this very address may be dialled; ``host`` is the URL's host, ``own`` what the

@@ -6,6 +6,7 @@ import socket
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from yarl import URL
@@ -13,6 +14,7 @@ from yarl import URL
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+LONGEST_NAME = 255
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # inet_aton's spellings: one to four decimal, octal or hexadecimal parts, the last of which fills the rest.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}\.?", re.ASCII | re.IGNORECASE)
@@ -110,6 +112,12 @@ def is_local(address: IPAddress) -> bool:
 
 
 def normal_host(host: str) -> str:
+    # What is longer is no name, and would fill the memory.
+    return _normal_host(host) if len(host) <= LONGEST_NAME else _normal_host.__wrapped__(host)
+
+
+@lru_cache(maxsize=4096)
+def _normal_host(host: str) -> str:
     # IDNA lets full-width digits and the ideographic full stop stand for ASCII ones, so they must be read
     # alike here.
     host = unicodedata.normalize("NFKC", unquote(host)).replace("。", ".").lower()
