@@ -1,0 +1,158 @@
+"""What operators do on the dashboard about tasks, in a real browser: find out why, act on one, act on many."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from browser import Dashboard, chromium, dashboard, needs_chromium
+from conftest import until
+from playwright.async_api import Page, expect
+from showcase import KEY, Showcase, showcase
+
+from gateway import metrics
+
+pytestmark = needs_chromium
+
+
+@pytest.fixture
+async def shown(store_url: str) -> AsyncIterator[Showcase]:
+    async with showcase(store_url) as made:
+        yield made
+    metrics.configure(1000, None)
+
+
+@pytest.fixture
+async def visitor(shown: Showcase) -> AsyncIterator[Dashboard]:
+    """Somebody who is logged in."""
+    async with chromium() as browser, dashboard(shown.url, browser) as somebody:
+        await somebody.log_in(KEY)
+        yield somebody
+
+
+async def ask(shown: Showcase, path: str) -> Any:
+    """What the API answers to the same question."""
+    url = f"{shown.url}/admin/{path}"
+    async with aiohttp.ClientSession() as session, session.get(url, headers={"X-Admin-Key": KEY}) as answer:
+        return await answer.json()
+
+
+async def state(shown: Showcase, task_id: str, client_id: str) -> str:
+    return str((await ask(shown, f"tasks/{task_id}?client_id={client_id}"))["state"])
+
+
+def dialog_button(page: Page, name: str) -> Any:
+    return page.get_by_role("dialog").get_by_role("button", name=name, exact=True)
+
+
+async def test_ten_seconds_from_opening_the_page(shown: Showcase, visitor: Dashboard) -> None:
+    """The first page has, without a click, which client is refused most, the oldest waiting task and what holds it, and
+    what failed with which status: the numbers of the API. A second look keeps the focus where it is."""
+    page = await visitor.open("overview")
+    told = await ask(shown, "overview")
+    refused, waits, failed = (page.locator(".answer").nth(place) for place in range(3))
+    most, oldest, status = told["refused_most"][0], told["oldest_waiting"], told["failures"]["by_status"][0]
+    await expect(refused).to_contain_text(f"{most['client_id']} {most['refused']} requests refused")
+    await expect(waits).to_contain_text(f"concurrency: {oldest['message']}")
+    await expect(waits.get_by_role("link", name=oldest["task_id"])).to_be_visible()
+    await expect(failed).to_contain_text(f"{told['last_hour']['failed']} calls failed, most with {status['status']}")
+    await expect(failed).to_contain_text(f"Most of {told['failed_most'][0]['client_id']}")
+    link = refused.get_by_role("link", name="acme-billing").first
+    await link.focus()
+    told_at = await page.locator(".heading time").get_attribute("datetime")
+    await expect(page.locator(".heading time")).not_to_have_attribute("datetime", str(told_at))
+    await expect(link).to_be_focused()
+    chart = page.get_by_role("group", name="Requests a minute")
+    await chart.focus()
+    await page.keyboard.press("ArrowLeft")
+    await expect(chart.locator("[aria-live]")).to_contain_text("admitted")
+    await waits.get_by_role("link", name=oldest["task_id"]).click()
+    await expect(page.locator(".why")).to_contain_text(oldest["message"])
+    await expect(page.locator(".why").get_by_role("link", name=shown.tasks["running"])).to_be_visible()
+
+
+async def test_one_task_is_run_cancelled_and_replayed(shown: Showcase, visitor: Dashboard) -> None:
+    """A retry is due at once when it is told to run, what waits is cancelled after a question, a dead letter is queued
+    again; each attempt shows its answer as text, whatever markup the target put into it."""
+    tasks = shown.tasks
+    page = await visitor.open(f"tasks/{tasks['retrying']}?client_id=globex-orders")
+    await expect(page.locator("article")).to_have_count(1)
+    await expect(page.locator("article")).to_contain_text("<img src=x onerror=alert(1)>")
+    await expect(page.locator("main img")).to_have_count(0)
+    await page.get_by_role("button", name="Run now").click()
+    await expect(page.locator("article")).to_have_count(2)
+    await visitor.open(f"tasks/{tasks['queued']}?client_id=acme-billing")
+    await page.get_by_role("button", name="Cancel…").click()
+    await dialog_button(page, "Cancel").click()
+    assert await state(shown, tasks["queued"], "acme-billing") == "queued"
+    await page.get_by_role("button", name="Cancel…").click()
+    await dialog_button(page, "Cancel the task").click()
+    await expect(page.locator(".heading .badge", has_text="cancelled")).to_be_visible()
+    await visitor.open(f"tasks/{tasks['dead']}?client_id=globex-orders")
+    await page.get_by_role("button", name="Replay").click()
+    await expect(page.locator("#toasts")).to_contain_text("It is queued again.")
+    await until(lambda: attempted(shown, tasks["dead"], 2))
+
+
+async def attempted(shown: Showcase, task_id: str, times: int) -> bool:
+    task = await ask(shown, f"tasks/{task_id}?client_id=globex-orders")
+    return bool(task["attempts"] >= times or len(task["history"]) >= times)
+
+
+async def test_many_tasks_are_counted_before_they_are_changed(shown: Showcase, visitor: Dashboard) -> None:
+    """Filters narrow the list; what is to be done to all that match is counted first and changes nothing until it is
+    started; then the job says how many it changed, and the list is empty."""
+    page = await visitor.open("tasks?client_id=acme-billing&state=queued")
+    queued = len((await ask(shown, "tasks?client_id=acme-billing&state=queued"))["tasks"])
+    await expect(page.locator("tbody tr")).to_have_count(queued)
+    await page.get_by_label("Label").fill("invoice-2042")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("tbody tr")).to_have_count(1)
+    await page.get_by_label("Label").fill("")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("tbody tr")).to_have_count(queued)
+    await page.get_by_label("What to do to all that match").select_option("cancel")
+    await page.get_by_role("button", name="Count…").click()
+    await expect(page.locator(".why")).to_contain_text(f"{queued} tasks would be cancelled. Nothing is changed yet.")
+    assert await state(shown, shown.tasks["queued"], "acme-billing") == "queued"
+    await page.get_by_role("button", name="Start…").click()
+    await dialog_button(page, "Start").click()
+    await expect(page.locator(".why")).to_contain_text(f"{queued} tasks cancelled.")
+    assert await visitor.complaints() == []
+    assert await state(shown, shown.tasks["queued"], "acme-billing") == "cancelled"
+    await visitor.open("jobs")
+    await expect(page.locator("tbody tr")).to_have_count(1)
+    await expect(page.locator("tbody tr")).to_contain_text("client id acme-billing, state queued")
+    await visitor.open("tasks?client_id=acme-billing&state=queued")
+    await expect(page.get_by_text("No task matches")).to_be_visible()
+
+
+async def test_dead_letters_are_replayed_and_purged(shown: Showcase, visitor: Dashboard) -> None:
+    """One by one, or all that match, of one client at once; what can't be undone has to be typed."""
+    page = await visitor.open("dead?client_id=globex-orders")
+    rows = page.locator("tbody tr")
+    await expect(rows).to_have_count(4)
+    await page.get_by_role("button", name=f"Purge {shown.tasks['dead']}").click()
+    await dialog_button(page, "Remove").click()
+    await expect(rows).to_have_count(3)
+    await page.get_by_label("Queue").fill("critical")
+    await page.keyboard.press("Enter")
+    await expect(rows).to_have_count(3)
+    await page.get_by_role("button", name="Purge all that match…").click()
+    await expect(dialog_button(page, "Purge")).to_be_disabled()
+    await page.get_by_role("dialog").get_by_role("textbox").fill("globex-orders")
+    await dialog_button(page, "Purge").click()
+    await expect(page.get_by_text("No dead letter matches")).to_be_visible()
+    await visitor.open("audit?action=dead")
+    await expect(page.locator("tbody tr")).to_have_count(2)
+
+
+async def test_all_dead_letters_are_replayed_by_a_job(shown: Showcase, visitor: Dashboard) -> None:
+    """Without a client it is a job, whose page opens; then one by one."""
+    page = await visitor.open("dead")
+    await page.get_by_role("button", name=f"Replay {shown.tasks['dead']}").click()
+    await expect(page.locator("#toasts")).to_contain_text("It is queued again.")
+    await visitor.open("dead?queue=critical")
+    await page.get_by_role("button", name="Replay all that match…").click()
+    await dialog_button(page, "Replay").click()
+    await expect(page.locator(".why")).to_contain_text("3 tasks queued again.")
