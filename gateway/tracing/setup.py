@@ -3,6 +3,7 @@ not asked for it pays neither time nor memory."""
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -37,6 +38,8 @@ async def tracing(instance: str) -> AsyncIterator["Spans | None"]:
         return
     from gateway.tracing.spans import Spans  # noqa: PLC0415 - see above
 
+    # The exporter warns of each try; what was given up is an error, every ten seconds while the collector is away.
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     log.info("tracing", exporter=exporter)
     try:
         yield Spans(provider)
