@@ -11,6 +11,7 @@ import pytest
 from conftest import ADMIN_KEY, Gateway, GatewayFactory
 from structlog.testing import capture_logs
 
+from gateway import metrics
 from gateway.admin_keys import NO_KEY, AdminKey, Role
 from gateway.errors import TooManyRequests, Unauthorized
 from gateway.keys import AppKeys
@@ -75,6 +76,14 @@ async def test_unknown_paths_and_methods_are_told_whatever_the_role(gateway: Gat
     assert (await asked(gw, READ, "POST", "/admin/nothing"))[0] == 404
     assert (await asked(gw, READ, "DELETE", "/admin/tiers"))[0] == 405
     assert (await asked(gw, "nobody's", "POST", "/admin/nothing"))[0] == 401
+
+
+async def test_a_key_given_twice_is_none(gateway: GatewayFactory) -> None:
+    """Of two headers neither is chosen: a proxy may have looked at the other one."""
+    gw = await gateway(dispatch=False)
+    for second in (ADMIN_KEY, "another"):
+        headers = [("X-Admin-Key", ADMIN_KEY), ("X-Admin-Key", second)]
+        assert (await gw.call("GET", "/admin/tiers", headers=headers))[0] == 401
 
 
 async def test_the_audit_log_has_the_name_of_the_key(gateway: GatewayFactory, a_client: str) -> None:
@@ -217,6 +226,9 @@ async def test_guessing_over_http_is_429_with_retry_after(gateway: GatewayFactor
     """The third guess of two allowed ones is 429, and so is the right key for that moment."""
     gw = await gateway(dispatch=False, admin_guesses_per_min="2")
     assert [(await asked(gw, f"guess-{number}", "GET", "/admin/tiers"))[0] for number in range(3)] == [401, 401, 429]
+    counted = metrics.render()[0].decode()
+    assert 'gateway_admin_denied_total{reason="key"} 2.0' in counted
+    assert 'gateway_admin_denied_total{reason="guesses"} 1.0' in counted
     status, body, headers = await gw.admin("GET", "/admin/tiers")
     assert (status, body["error"]) == (429, "Too many wrong keys")
     assert 1 <= int(headers["Retry-After"]) <= 30

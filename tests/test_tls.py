@@ -1,6 +1,7 @@
 """TLS on the listeners: what is spoken, whose certificates count, and that renewed ones hold without a restart."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -74,11 +75,13 @@ def trusting(server: trustme.CA, client: trustme.CA | None = None) -> ssl.SSLCon
     return context
 
 
-async def shown(port: int, context: ssl.SSLContext, name: str = "127.0.0.1") -> str:
-    """What the listener answers to /livez over TLS, or the name of the error there is."""
+async def shown(
+    port: int, context: ssl.SSLContext, name: str = "127.0.0.1", path: str = "/livez", key: str = ""
+) -> str:
+    """What the listener answers over TLS, or the name of the error there is."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
-        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Admin-Key: {key}\r\nConnection: close\r\n\r\n".encode())
         async with asyncio.timeout(10):
             line = await reader.readline()
         writer.close()
@@ -237,14 +240,30 @@ async def test_admin_on_the_common_listener_looks_for_a_certificate(files: Files
     assert ends == ([200, 401] if certificate else [403, 403])
 
 
+async def test_check_tells_what_would_not_start(files: Files, tmp_path: Path) -> None:
+    """`gateway check` looks into the files of certificates and of keys, and repeats no key."""
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"ann": {"role": "boss", "key": "hunter2-hunter2-hunter2"}}))
+    env = {"TLS_CERT": str(files.cert), "TLS_KEY": str(files.ca), "ADMIN_KEYS_FILE": str(keys)}
+    told = await run("check", env=env)
+    assert told.code == 1
+    assert "TLS_CERT, TLS_KEY: " in told.err
+    assert "key 'ann': a role is read, operate or admin" in told.err
+    assert "hunter2" not in told.err + told.out
+
+
 async def test_workers_speak_tls_ask_operators_for_certificates_and_take_renewed_ones(
     files: Files, tmp_path: Path
 ) -> None:
     """With --workers: clients need no certificate, the commands reach /admin with theirs, nobody does without; a
     renewal holds on every worker without a restart, by itself and on SIGHUP."""
     admin_port = free_port()
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"first": {"role": "read", "key": "a-key-of-operators-1"}}))
     settings = {
         **files.settings,
+        "ADMIN_KEYS_FILE": str(keys),
+        "ADMIN_GUESSES_PER_MIN": "1000",  # asked again and again until the file was read
         "ADMIN_TLS_CLIENT_CA": str(files.ca),
         "ADMIN_PORT": str(admin_port),
         "GATEWAY_DATA_DIR": str(tmp_path / "data"),
@@ -273,10 +292,11 @@ async def test_workers_speak_tls_ask_operators_for_certificates_and_take_renewed
             cert.write_bytes(issued.cert_chain_pems[0].bytes())
             key.write_bytes(issued.private_key_pem.bytes())
 
-            async def reached() -> bool:
-                return await listed(GATEWAY_TLS_CERT=cert, GATEWAY_TLS_KEY=key) == 0
+            async def admin_serves() -> bool:
+                return await shown(admin_port, trusting(first, files.authority)) == "HTTP/1.1 404 Not Found"
 
-            await until(reached, GENEROUS)
+            await until(admin_serves, GENEROUS)
+            assert await listed(GATEWAY_TLS_CERT=cert, GATEWAY_TLS_KEY=key) == 0
             assert await listed() != 0
             assert await shown(admin_port, trusting(first)) != "HTTP/1.1 200 OK"
             plain = socket.create_connection(("127.0.0.1", process.port))
@@ -285,8 +305,20 @@ async def test_workers_speak_tls_ask_operators_for_certificates_and_take_renewed
             plain.close()
             second = files.renew()
             await until(lambda: serves(second), GENEROUS)
+            replace(keys, json.dumps({"second": {"role": "read", "key": "a-key-of-operators-2"}}).encode())
+
+            async def changed() -> bool:
+                mine = trusting(second, files.authority)
+                asked = [
+                    await shown(admin_port, mine, path="/admin/tiers", key=f"a-key-of-operators-{n}") for n in "2121"
+                ]
+                return asked == ["HTTP/1.1 200 OK", "HTTP/1.1 401 Unauthorized"] * 2
+
+            await until(changed, GENEROUS)
+            before = process.log().count("reloaded")
             process.process.send_signal(signal.SIGHUP)
-            await until(lambda: process.log().count("reloaded") >= 8, GENEROUS, process.log)
+            # Two workers, each with two listeners' certificates and the file of keys.
+            await until(lambda: process.log().count("reloaded") >= before + 6, GENEROUS, process.log)
             assert await serves(second)
         finally:
             assert await process.end() == 0, process.log()

@@ -85,6 +85,11 @@ def started_after(seconds: float) -> None:
     _now.start_delay.observe(None, seconds)
 
 
+def admin_denied(reason: Literal["certificate", "key", "guesses", "address", "role"]) -> None:
+    """A call of an operator that was not let in, for want of this."""
+    _now.admin_denied[(reason,)].inc()
+
+
 def connection_refused(reason: Literal["too_many", "slow", "large"]) -> None:
     """A connection past those that its address may have, or one on which a request's head was too late or too large."""
     _now.connections_refused[(reason,)].inc()

@@ -112,6 +112,9 @@ class Registry:
         self.request_seconds = durations(
             "gateway_http_request_duration_seconds", "Duration of HTTP requests.", "route", labels=_itself
         )
+        self.admin_denied = Children(
+            counter("gateway_admin_denied", "Calls of operators that were not let in.", "reason")
+        )
         self.connections_refused = Children(
             counter("gateway_connections_refused", "Connections that were refused or ended.", "reason")
         )

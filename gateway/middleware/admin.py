@@ -8,11 +8,13 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from gateway import metrics
 from gateway.admin_keys import NO_KEY, AdminKey
 from gateway.errors import Forbidden
 from gateway.keys import RequestKeys
 from gateway.middleware.callers import Address, caller_address, parse_address, within
 from gateway.middleware.keyring import Keyring
+from gateway.middleware.reading import header
 from gateway.middleware.roles import needed_role
 from gateway.middleware.sessions import session_of
 from gateway.settings import Settings
@@ -35,6 +37,7 @@ def admin_chain(settings: Settings, keyring: Keyring) -> tuple[Middleware, ...]:
     async def check_certificate(request: web.Request, handler: Handler) -> web.StreamResponse:
         # The handshake has judged the certificate, if there is one.
         if settings.admin_tls_client_ca is not None and not _peer_certificate(request):
+            metrics.admin_denied("certificate")
             log.warning("admin_denied", reason="no client certificate", address=request.remote, path=request.path)
             msg = "/admin is closed here: show a client certificate of ADMIN_TLS_CLIENT_CA"
             raise Forbidden(msg)
@@ -49,7 +52,7 @@ def admin_chain(settings: Settings, keyring: Keyring) -> tuple[Middleware, ...]:
         return await handler(request)
 
     async def who_asks(request: web.Request) -> AdminKey:
-        given = request.headers.get("X-Admin-Key")
+        given = header(request, "X-Admin-Key")
         if given is None and (found := await session_of(request, keyring)):
             request[RequestKeys.SESSION], key = found
             return key
@@ -61,6 +64,7 @@ def admin_chain(settings: Settings, keyring: Keyring) -> tuple[Middleware, ...]:
         address = _address(request, settings)
         reason = _refusal(request, address, settings)
         if reason is not None:
+            metrics.admin_denied("address")
             log.warning("admin_denied", reason=reason, address=str(address or request.remote), path=request.path)
             msg = f"/admin is closed here: {reason}"
             raise Forbidden(msg)
@@ -82,6 +86,7 @@ async def check_role(request: web.Request, handler: Handler) -> web.StreamRespon
     if key is not None and resource is not None and request.match_info.http_exception is None:
         needed = needed_role(request.method, resource.canonical)
         if key.role < needed:
+            metrics.admin_denied("role")
             reason = f"the role {needed} is needed, the key has {key.role}"
             log.warning(
                 "admin_denied", reason=reason, key=key.name, address=request[RequestKeys.ADDRESS], path=request.path

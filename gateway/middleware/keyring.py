@@ -4,6 +4,7 @@ import hmac
 
 import structlog
 
+from gateway import metrics
 from gateway.admin_keys import AdminKey, admin_keys_file, clash, digest_of
 from gateway.errors import TooManyRequests, Unauthorized
 from gateway.middleware.guesses import Guesses
@@ -42,11 +43,13 @@ class Keyring:
         ``path`` is for the log, which never has the key; ``where`` the caller gave it.
         """
         if given and (wait := self._guesses.wait(address)):
+            metrics.admin_denied("guesses")
             log.warning("admin_denied", reason="too many wrong keys", address=address, path=path)
             msg = f"too many wrong keys came from {address}; none is looked at for {wait} s"
             raise TooManyRequests(msg, error="Too many wrong keys", headers={"Retry-After": str(wait)})
         key = self._find(given)
         if key is None:
+            metrics.admin_denied("key")
             log.warning("admin_denied", reason="wrong key" if given else "no key", address=address, path=path)
             if given:
                 self._guesses.wrong(address)
