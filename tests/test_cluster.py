@@ -227,7 +227,7 @@ async def test_clients_of_all_partitions_are_found(deployment: Deployment) -> No
         await asyncio.gather(*(admit(store, name, delay=0.01) for name in names))
         assert sorted(await store.claims.ready(1000)) == sorted(names)
         assert len(await store.claims.ready(10)) == 10
-        assert sorted(await store.claims.active(1000)) == sorted(names)
+        assert sorted(client.client_id for client in (await store.figured.look()).clients) == sorted(names)
 
         async def promoted() -> bool:
             return await store.claims.promote_due(1000) is None

@@ -4,16 +4,22 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
+import aiohttp
 import pytest
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
 from deployments import Deployment
+from processes import GENEROUS, Process
+from redis.asyncio import from_url
 from test_cli import run
 from test_metrics import samples
 from test_store import admit
 from test_usage import batch, did
 
 from gateway import metrics
+from gateway.metrics.tally import ADMITTED
+from gateway.settings import Settings
 from gateway.store import open_store, rounds
 from gateway.store.counting import Booking
 from gateway.store.figures import Figures
@@ -134,8 +140,6 @@ async def test_the_command_line_says_the_same(gateway: GatewayFactory, target: T
     shown, listed = await asyncio.gather(*(run(*words, env=env) for words in asked[:2]))
     assert re.search(r"total +4 +2 +1 +1", shown.out)
     assert re.search(r"acme +default +4 +1 +2 +4 +free", listed.out)
-    wrong = await run("usage", "--step", "day", env=env)
-    assert (wrong.code, "step: must be minute or hour" in wrong.err) == (1, True)
 
 
 async def test_processes_take_turns(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +162,21 @@ async def test_processes_take_turns(deployment: Deployment, monkeypatch: pytest.
         await one.figured._runner.command("DEL", one.figured._keyspace.figures_turn)
         assert (await other.figured.latest("other")).scheduled == 2
         assert looked == ["other"]
+
+
+async def test_a_full_redis_is_looked_at_all_the_same(gateway: GatewayFactory, valkey: str) -> None:
+    """Where Redis takes nothing more, the figures are those of the moment, though nobody can leave them for others."""
+    gw = await gateway(dispatch=False)
+    redis = from_url(valkey)
+    assert (await gw.store.figured.latest(gw.store.consumer)).queued == 0
+    assert (await gw.enqueue({"client_id": "acme", "task": {"url": "http://example.com/"}}))[0] == 201
+    await redis.config_set("maxmemory", "1")
+    try:
+        assert (await gw.store.figured.latest(gw.store.consumer)).queued == 1
+        assert (await gw.enqueue({"client_id": "acme", "task": {"url": "http://example.com/"}}))[0] == 503
+    finally:
+        await redis.config_set("maxmemory", "0")
+        await redis.aclose()
 
 
 async def test_more_clients_than_one_look_takes(gateway: GatewayFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +207,7 @@ async def test_failures_are_of_the_last_hour(gateway: GatewayFactory) -> None:
     """What failed longer than an hour ago is not told any more, and what clients did then neither."""
     gw = await gateway(dispatch=False)
     now = int(await gw.store.usages.now()) // 60
-    for ago in (0, 59, 60, 61):
+    for ago in (0, 58, 61, 62):  # the minute may end meanwhile
         booked = batch(now - ago, {"acme": did(failed=1)})
         booked.failures = {("status", "503"): 1, ("host", "a.example"): 1}
         await gw.store.usages.book(booked)
@@ -198,3 +217,35 @@ async def test_failures_are_of_the_last_hour(gateway: GatewayFactory) -> None:
         "by_host": [{"host": "a.example", "count": 2}],
     }
     assert told["failed_most"][0]["failed"] == told["last_hour"]["failed"] == 2
+
+
+async def test_workers_count_together_and_leave_nothing_behind(store_url: str, target: Target, tmp_path: Path) -> None:
+    """Any worker answers for all, and what was counted last before a stop is booked on the way out."""
+    async with aiohttp.ClientSession() as session:
+        gateway = Process(session, tmp_path / "log", ["--workers", "2"], REDIS_URL=store_url)
+
+        async def admitted() -> tuple[float, int]:
+            async with session.get(f"{gateway.url}/metrics", headers={"Connection": "close"}) as answer:
+                counted = samples(await answer.text()).get(("tasks_enqueued_total", ("acme", "default")), 0)
+            return counted, (await gateway.call("GET", "/admin/usage"))[1]["total"]["admitted"]
+
+        async def enqueue(count: int) -> None:
+            body = {"client_id": "acme", "task": {"url": target.url}}
+            for _ in range(count):
+                async with session.post(
+                    f"{gateway.url}/v1/enqueue", json=body, headers={"Connection": "close"}
+                ) as answer:
+                    assert answer.status == 201
+
+        async def all_told() -> bool:
+            return await admitted() == (20, 20)
+
+        try:
+            await gateway.ready()
+            await enqueue(20)
+            await until(all_told, GENEROUS)
+            await enqueue(5)
+        finally:
+            assert await gateway.end() == 0
+    async with open_store(Settings.load({"REDIS_URL": store_url}), store_url) as store:
+        assert (await store.usages.last_hour("acme", await store.usages.now()))[ADMITTED] == 25

@@ -12,7 +12,7 @@ from gateway.admin.usage import points, present
 from gateway.keys import AppKeys
 from gateway.metrics.tally import ADMITTED, DELIVERED, FAILED, REFUSED
 from gateway.middleware.answers import json_answer, rfc3339
-from gateway.middleware.explanation import explanation
+from gateway.middleware.explanation import explained
 from gateway.settings import Settings
 from gateway.store import Store
 from gateway.store.figures import LIMITS, Figures
@@ -35,7 +35,7 @@ async def show_overview(request: web.Request) -> web.StreamResponse:
         store.usages.most(FAILED, now, LISTED),
         store.usages.failures(now),
         store.health(),
-        _oldest_waiting(store, figures, alive=any(replica.dispatches for replica in replicas)),
+        _oldest_waiting(store, figures),
     )
     body = {
         "at": rfc3339(figures.at),
@@ -120,17 +120,16 @@ def _waiting_longest(figures: Figures) -> list[dict[str, Any]]:
     ]
 
 
-async def _oldest_waiting(store: Store, figures: Figures, *, alive: bool) -> dict[str, Any] | None:
+async def _oldest_waiting(store: Store, figures: Figures) -> dict[str, Any] | None:
     """The task that waits longest, as it stands now, and why; None where none waits."""
     for row in _waiting_longest(figures)[:_LOOKED_AT]:
         client_id = row["client_id"]
         usage = await store.windows.usage(client_id)
         if usage.oldest_task is None:
             continue
-        standing = await store.tasks.explain(client_id, usage.oldest_task)
-        if standing is None:
+        told = await explained(store, client_id, usage.oldest_task)
+        if told is None:
             continue
-        told = explanation(standing, alive=alive)
         kept = ("client_id", "task_id", "queue", "constraint", "message", "since")
         return {**{name: told[name] for name in kept}, "seconds": round(usage.oldest_waiting or 0, 1)}
     return None

@@ -8,6 +8,7 @@ from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer, rfc3339
 from gateway.middleware.one_task import unknown_task
 from gateway.models import Standing, State, TaskView
+from gateway.store import Store
 
 _WAITS_LONGER = 2000  # ms of a wait beyond a Retry-After that are the back-off's
 
@@ -16,13 +17,20 @@ Constraint = tuple[str, str, int | None, list[str]]
 
 async def answer_explanation(request: web.Request, client_id: str, task_id: str) -> web.StreamResponse:
     """200 with what holds the task now; `NotFound` where the client has no such task."""
-    store = request.app[AppKeys.STORE]
+    told = await explained(request.app[AppKeys.STORE], client_id, task_id)
+    if told is None:
+        raise unknown_task(client_id, task_id)
+    return json_answer(told)
+
+
+async def explained(store: Store, client_id: str, task_id: str) -> dict[str, Any] | None:
+    """What holds the task now, None where the client has no such task."""
     standing = await store.tasks.explain(client_id, task_id)
     if standing is None:
-        raise unknown_task(client_id, task_id)
+        return None
     alive = any(replica.dispatches for replica in await store.replicas.all())
     last_seen = None if alive else await store.replicas.last_dispatcher()
-    return json_answer(explanation(standing, alive=alive, last_seen=last_seen))
+    return explanation(standing, alive=alive, last_seen=last_seen)
 
 
 def explanation(standing: Standing, *, alive: bool, last_seen: int | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final, Literal
 
 import msgspec
@@ -178,18 +178,6 @@ class Claims:
             return count
 
         return sum(await self._runner.over_partitions(of))
-
-    async def active(self, limit: int) -> list[str]:
-        """Clients that have tasks, or had some lately, for the gauges."""
-
-        async def of(partition: int) -> list[bytes]:
-            found: list[bytes] = await self._runner.command(
-                "ZRANGE", self._keyspace.active(partition), 0, limit - 1, tries=_READS
-            )
-            return found
-
-        rows = chain.from_iterable(await self._runner.over_partitions(of))
-        return [row.decode() for row in islice(rows, limit)]
 
     async def listen(self, on_ready: Callable[[str], None], on_due: Callable[[], None]) -> None:
         """Hear the doorbell until cancelled."""

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+import structlog
 
+from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.clients import Clients
 from gateway.store.rounds import ActiveClients, Census, ClientFigures, TierFigures
 from gateway.store.scripts import Runner
 from gateway.store.usage import Usages
 from gateway.store.windows import Windows
+
+log = structlog.get_logger()
 
 SECONDS: Final = 5.0
 # Clients whose own figures are in a snapshot: those with most tasks.
@@ -70,9 +74,11 @@ class Figured:
     async def latest(self, consumer: str) -> Figures:
         """The shared snapshot; taken anew where it is this process's turn or there is none."""
         async with self._looking:
-            if await self._my_turn(consumer):
-                return await self.look()
-        return await self.shared() or await self.look()
+            try:
+                mine = await self._my_turn(consumer)
+            except StoreUnavailable:  # away, or full: then it can still be looked at
+                mine = True
+            return (None if mine else await self.shared()) or await self.look()
 
     async def recent(self) -> Figures:
         """The shared snapshot; taken anew where there is none of late, since nobody else takes any."""
@@ -100,7 +106,11 @@ class Figured:
         candidates = await self._usages.candidates(CANDIDATE_MINUTES, now)
         before = None if self._active.complete and self._census.tiers is not None else await self.shared()
         figures = self._snapshot(int(now * 1000), tasks, len(candidates), before)
-        await self._runner.command("SET", self._keyspace.figures, msgspec.msgpack.encode(figures), "EX", _KEPT_SECONDS)
+        packed = msgspec.msgpack.encode(figures)
+        try:
+            await self._runner.command("SET", self._keyspace.figures, packed, "EX", _KEPT_SECONDS)
+        except StoreUnavailable as error:  # full: who looks must see that, more than ever
+            log.debug("figures_not_shared", error=error.message)
         return figures
 
     def _snapshot(self, at: int, tasks: int, candidates: int, before: Figures | None) -> Figures:

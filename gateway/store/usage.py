@@ -25,7 +25,7 @@ DAY: Final = 86400
 KEPT: Final = {MINUTE: DAY, HOUR: 90 * DAY}
 EVERYBODY: Final = ""
 _CLIENTS_A_CALL: Final = 50
-_RANKED: Final = 20  # of each of two hours, of each partition: who may be among those that are listed
+_RANKED: Final = 20  # of each of two hours: who may be among those that are listed
 _CANDIDATES: Final = 1000  # the same of each of two days
 _READS: Final = 3
 
