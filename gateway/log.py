@@ -3,6 +3,7 @@ the standard library's loggers say. What is logged, and when, is decided where i
 
 import json
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from types import TracebackType
@@ -20,6 +21,8 @@ _LEVELS = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but for tabs and the line ends of tracebacks
 
 # One list for the life of the process, changed in place: loggers cached by an earlier configure() keep
 # pointing at it, and so does structlog.testing.capture_logs().
@@ -73,10 +76,21 @@ def _redacted(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mu
 
 def _to_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
     try:
-        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        line = orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
         # A lone surrogate or an integer past 64 bits: rare, and no reason to lose the line.
         return json.dumps({str(key): value for key, value in event.items()}, default=str)
+    # JSON leaves the upper control characters as they are, and a terminal that shows the log obeys them.
+    return line if line.isascii() else _CONTROL.sub(lambda control: f"\\u{ord(control[0]):04x}", line)
+
+
+def _unarmed(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """No caller speaks to the operator's terminal: control characters in what it sent are shown, not obeyed."""
+    return {name: _CONTROL.sub(_as_escape, value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _as_escape(control: re.Match[str]) -> str:
+    return f"\\x{ord(control[0]):02x}"
 
 
 def _console(stream: TextIO) -> structlog.dev.ConsoleRenderer:
@@ -108,7 +122,7 @@ def configure(level: str, fmt: Literal["json", "console"], stream: TextIO | None
         _redacted,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _ordered,
-        _console(_sink.stream) if fmt == "console" else _to_json,
+        *((_unarmed, _console(_sink.stream)) if fmt == "console" else (_to_json,)),
     ]
     structlog.configure(
         processors=_processors,

@@ -182,8 +182,20 @@ class World:
                 own = path == "/v1/tasks/{task_id}"  # a target's answer is its client's to see
                 status, _ = await call("GET", f"{filled}?{query}", told=not own)
                 assert status < 500, path
-        for page in ("/metrics", "/docs", "/health"):
+        for page in ("/metrics", "/docs", "/health", "/admin/ui"):
             assert (await self.call("GET", page))[0] == 200
+        await self.stream(f"/admin/ui/events?watch=overview&watch=clients/usage?client_id={CLIENT}")
+
+    async def stream(self, path: str) -> None:
+        """What the dashboard is told first of each thing that it watches."""
+        headers = {"X-Admin-Key": self.admin_key}
+        async with self.session.get(self.gateway.url + path, headers=headers) as answer:
+            assert answer.status == 200
+            told = b""
+            async with asyncio.timeout(GENEROUS):
+                while told.count(b"data: ") < 2:
+                    told += await answer.content.readany()
+        self.canaries.saw(path, told)
 
     async def commands(self, task_id: str) -> None:
         """What the command line prints, of a running gateway and of settings."""

@@ -47,6 +47,20 @@ def test_a_line_has_its_fields_in_order() -> None:
     assert datetime.fromisoformat(line["timestamp"]).utcoffset() is not None
 
 
+def test_a_caller_writes_no_line_of_its_own_and_nothing_to_the_terminal() -> None:
+    """What a caller sent may end a line or hold a terminal's control codes: in both formats it is one line, shown."""
+    sent = "/v1/x\n2026-01-01 [ERROR] forged\x1b[2J\x9b31m\r\x00"
+    for form in ("json", "console"):
+        stream = io.StringIO()
+        gateway_log.configure("info", form, stream)  # type: ignore[arg-type]
+        structlog.get_logger().info("request", path=sent, plain="ü…\tx")
+        written = stream.getvalue()
+        assert written.count("\n") == 1
+        assert not set(written) & set("\x1b\x9b\r\x00")
+        assert "forged" in written
+        assert "ü…" in written
+
+
 @pytest.mark.parametrize(("level", "expected"), [("debug", 3), ("INFO", 2), ("error", 1)])
 def test_lines_below_the_level_are_dropped(level: str, expected: int) -> None:
     """LOG_LEVEL holds for our events and for the standard library's."""

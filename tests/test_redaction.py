@@ -109,6 +109,9 @@ def test_hostile_text_costs_little() -> None:
         '"token"' * 1200,
         '"token": "' + "\\" * 8000,
         "://" * 2700,
+        '"token":[' * 900,
+        "'token':" * 900,
+        '"token\\":\\' * 900,
     ]
     started = time.perf_counter()
     for text in texts:
