@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.openapi import answers, task_answers
+from gateway.openapi.operators_examples import OPERATORS_ANSWERED
 
 Schema = Mapping[str, Any]
 
@@ -54,6 +55,7 @@ _TIERS: Final = {
 }
 
 ANSWERED: Final[dict[type, Any]] = {
+    **OPERATORS_ANSWERED,
     answers.Alive: {"status": "ok"},
     answers.BatchResult: {
         "results": [
