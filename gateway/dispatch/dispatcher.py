@@ -63,6 +63,7 @@ class Dispatcher:
         self._kick = asyncio.Event()
         self._doubted = asyncio.Event()  # Redis may be away: ask, instead of waiting for the next poll
         self._leaving = False
+        self._told_open = False  # in this turn of the loop
         self._outage = False
         self._service: list[asyncio.Task[None]] = []
         self._renewal: asyncio.Task[None] | None = None
@@ -238,7 +239,7 @@ class Dispatcher:
             return
         runs = [self._lanes.add(lane, task, proof) for task in claimed.tasks]
         lane.fit(claimed.limit)
-        metrics.set_in_flight(self._lanes.open)
+        self._tell_open()
         for run in runs:
             await self._scheduler.spawn(self._run(run))
 
@@ -292,9 +293,19 @@ class Dispatcher:
 
     def _close(self, run: Run) -> None:
         self._lanes.remove(run)
-        metrics.set_in_flight(self._lanes.open)
+        self._tell_open()
         if self._lanes.waiting:
             self._kick.set()
+
+    def _tell_open(self) -> None:
+        """The gauge is set once a turn of the loop, however many calls begin and end in it."""
+        if not self._told_open:
+            self._told_open = True
+            asyncio.get_running_loop().call_soon(self._set_open)
+
+    def _set_open(self) -> None:
+        self._told_open = False
+        metrics.set_in_flight(self._lanes.open)
 
     # --- lost replies and leaving -----------------------------------------------------------------
 

@@ -16,33 +16,42 @@ local consumer = ARGV[7]
 local FIRST, HEAD, WIDTH = 8, 3, 11
 local all_tasks, all_bytes = 0, 0
 
--- A task that was its entry: it has a record from here on.
-local function end_fresh(id, queue, entry, verdict, retry_in, reason, attempt, failure, tail)
-  local created = tonumber(string.match(entry, '^%d+'))
-  if verdict == 'retry' then
-    local due = now_ms + retry_in
-    redis.call('SET', task_key(id), pack_record(RETRYING, '', due, created, 1, 0, attempt, '', queue, tail, failure))
-    redis.call('ZADD', scheduled_key, due, id)
-    note_due()
+-- A task that was its entry: it has a record from here on. That it had none is the fence, since whatever takes a claim of
+-- a fresh task back, or ends it, leaves a record. Returns whether the claim was this consumer's, and whether the task is over.
+local function finish_fresh(queue, entry, id, verdict, retry_in, reason, attempt, failure, tail)
+  local created, key, record, ttl = tonumber(string.match(entry, '^%d+')), task_key(id), nil, RESULT_TTL
+  if verdict == 'succeeded' then
+    record = pack_record(SUCCEEDED, '', 0, created, 1, now_ms, attempt, '', queue, tail)
+  elseif verdict == 'dead' then
+    record, ttl = pack_record(DEAD, '', 0, created, 1, now_ms, attempt, reason, queue, tail, failure), DEAD_TTL
+  else
+    record, ttl = pack_record(RETRYING, '', now_ms + retry_in, created, 1, 0, attempt, '', queue, tail, failure), nil
+  end
+  local stored
+  if ttl then stored = redis.call('SET', key, record, 'NX', 'EX', ttl) else stored = redis.call('SET', key, record, 'NX') end
+  if not stored then return false end
+  local stream = stream_key(queue)
+  if redis.call('XACK', stream, group, entry) == 0 then -- so late that its record has come and gone
+    redis.call('DEL', key)
     return false
   end
-  local dead = verdict == 'dead'
-  redis.call('SET', task_key(id),
-    pack_record(dead and DEAD or SUCCEEDED, '', 0, created, 1, now_ms, attempt, dead and reason or '', queue, tail,
-      dead and failure or nil),
-    'EX', dead and DEAD_TTL or RESULT_TTL)
-  redis.call('ZADD', dead and dead_key or ended_key, now_ms, id)
-  if dead then trim(dead_key, MAX_DEAD, DEAD_TTL) end
-  return true
+  redis.call('XDEL', stream, entry)
+  if verdict == 'retry' then
+    redis.call('ZADD', scheduled_key, now_ms + retry_in, id)
+    note_due()
+    return true, false
+  end
+  redis.call('ZADD', verdict == 'dead' and dead_key or ended_key, now_ms, id)
+  if verdict == 'dead' then trim(dead_key, MAX_DEAD, DEAD_TTL) end
+  return true, true
 end
 
 -- Ends one attempt; returns whether its claim was this consumer's, and whether the task is over.
 local function finish(queue, entry, fence, id, verdict, retry_in, reason, attempt, failure, tail)
-  if not owns(queue, consumer, entry, tonumber(fence)) then return false end
   if tail ~= '' then
-    drop_entry(queue, entry)
-    return true, end_fresh(id, queue, entry, verdict, tonumber(retry_in), reason, attempt, failure, tail)
+    return finish_fresh(queue, entry, id, verdict, tonumber(retry_in), reason, attempt, failure, tail)
   end
+  if not owns(queue, consumer, entry, tonumber(fence)) then return false end
   local record = load_record(id)
   if not record then return false end
   drop_entry(queue, entry)
