@@ -1,10 +1,7 @@
-"""Starts what may start: wakes lanes, claims for them in turn, runs what was claimed, drains when told to
-leave. One attempt is in `attempts`, leases are in `leases`; limits and pauses are checked by the claim, in
-Redis.
-"""
+"""Starts what may start: claims for lanes in turn, runs what was claimed, drains when told to leave. What wakes lanes is
+in `waking`, an attempt in `attempts`, leases in `leases`; limits and pauses are checked by the claim, in Redis."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -18,17 +15,14 @@ from gateway.dispatch.claims import Claimed, Claims
 from gateway.dispatch.lanes import Lane, Lanes, Run
 from gateway.dispatch.leases import Leases
 from gateway.dispatch.sender import Sender
+from gateway.dispatch.waking import AGAIN_SECONDS, Waking
 from gateway.errors import StoreUnavailable
 from gateway.models import ClaimedTask, Outcome
 
 log = structlog.get_logger()
 
 CLAIMS_AT_ONCE = 32
-READY_AT_ONCE = 256
-POLL_SECONDS = 1.0
 NAP_SECONDS = 0.02
-# While Redis is away: how soon to ask again.
-AGAIN_SECONDS = 0.25
 CLOSE_SECONDS = 1.0
 HAND_BACK_SECONDS = 2.0
 HAND_BACK_AT_ONCE = 200
@@ -54,17 +48,15 @@ class Dispatcher:
     ) -> None:
         self._claims = claims
         self._drain_seconds = drain_seconds
-        self._on_due = on_due
+        self._waking = Waking(claims, wake=self._wake, on_due=on_due, polled=self._look_over)
         self._lanes = Lanes(max_in_flight)
         metrics.set_max_in_flight(max_in_flight)
         self._leases = Leases(claims, self._lanes, lease_seconds)
         self._attempts = Attempts(claims, sender, self._leases)
         self._scheduler: Scheduler | None = None
         self._kick = asyncio.Event()
-        self._doubted = asyncio.Event()  # Redis may be away: ask, instead of waiting for the next poll
         self._leaving = False
         self._told_open = False  # in this turn of the loop
-        self._outage = False
         self._service: list[asyncio.Task[None]] = []
         self._renewal: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[None]] = set()  # claims and recoveries in flight
@@ -87,7 +79,7 @@ class Dispatcher:
 
     def has_room(self) -> bool:
         """Whether a task admitted now would be claimed here at once, as far as the process is concerned."""
-        return not self._leaving and not self._outage and self._scheduler is not None and self._lanes.has_room
+        return not self._leaving and not self._waking.outage and self._scheduler is not None and self._lanes.has_room
 
     def admitted(self, client_id: str) -> None:
         """The client may have something to claim. Cheap: many thousand times a second is fine."""
@@ -117,8 +109,8 @@ class Dispatcher:
         )
         self._service = [
             asyncio.create_task(self._feed()),
-            asyncio.create_task(self._poll()),
-            asyncio.create_task(self._listen()),
+            asyncio.create_task(self._waking.poll()),
+            asyncio.create_task(self._waking.listen()),
         ]
         self._renewal = asyncio.create_task(self._leases.keep())
         return self
@@ -144,46 +136,12 @@ class Dispatcher:
             _, late = await asyncio.wait(self._asking, timeout=self._drain_seconds + CLOSE_SECONDS)
             await _stop(late)
 
-    # --- waking -----------------------------------------------------------------------------------
-
-    async def _poll(self) -> None:
-        """The slow way that misses nothing: doorbells may get lost with their connection."""
-        while True:
-            self._doubted.clear()
-            try:
-                for client_id in await self._claims.ready(READY_AT_ONCE):
-                    self._wake(client_id)
-                self._set_outage(None)
-            except StoreUnavailable as exc:
-                self._set_outage(exc)
-            except Exception:
-                log.exception("poll_failed")
-            # Lanes that waited out an outage, too.
-            self._kick.set()
-            if (differs := self._lanes.recount()) is not None:
-                metrics.invariant_violated("lanes")
-                log.error("invariant_violated", kind="lanes", detail="{} calls noted as open, {} are".format(*differs))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(AGAIN_SECONDS if self._outage else POLL_SECONDS):
-                    await self._doubted.wait()
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                await self._claims.listen(self._wake, self._on_due)
-            except StoreUnavailable as exc:
-                log.debug("doorbell_lost", error=exc.message)
-            except Exception:
-                log.exception("doorbell_failed")
-            await asyncio.sleep(AGAIN_SECONDS)
-
-    def _set_outage(self, exc: StoreUnavailable | None) -> None:
-        if exc is not None and not self._outage:
-            log.warning("dispatch_paused", error=exc.message)
-            self._doubted.set()
-        elif exc is None and self._outage:
-            log.info("dispatch_resumed")
-        self._outage = exc is not None
+    def _look_over(self) -> None:
+        """After each poll: lanes that waited out an outage go on, and the books are held against the lanes."""
+        self._kick.set()
+        if (differs := self._lanes.recount()) is not None:
+            metrics.invariant_violated("lanes")
+            log.error("invariant_violated", kind="lanes", detail="{} calls noted as open, {} are".format(*differs))
 
     # --- claiming ---------------------------------------------------------------------------------
 
@@ -192,7 +150,7 @@ class Dispatcher:
         while True:
             await self._kick.wait()
             self._kick.clear()
-            while not self._outage and len(self._asking) < CLAIMS_AT_ONCE:
+            while not self._waking.outage and len(self._asking) < CLAIMS_AT_ONCE:
                 turn = self._lanes.next_turn(asyncio.get_running_loop().time())
                 if turn is None:
                     break
@@ -218,7 +176,7 @@ class Dispatcher:
         try:
             claimed = await self._claims.claim(lane.client_id, want)
         except StoreUnavailable as exc:
-            self._set_outage(exc)
+            self._waking.note_outage(exc)
             if exc.unknown:
                 self._doubt(lane)
             lane.again = True
@@ -330,7 +288,7 @@ class Dispatcher:
                     known = [run.task for run in lane.runs.values()]
                     count = await self._claims.hand_back_unknown(lane.client_id, known)
                 except StoreUnavailable as exc:
-                    self._set_outage(exc)
+                    self._waking.note_outage(exc)
                     if self._leaving:
                         break  # their leases end by themselves
                     continue
