@@ -437,6 +437,20 @@ def test_bad_admin_keys_file(tmp_path: Path, content: str, why: str) -> None:
     assert "hunter" not in mistake
 
 
+def test_tiers_may_have_prices(tmp_path: Path) -> None:
+    """A price is kept beside the limits, also of 0; one below that, or none that is a number, is a mistake."""
+    file = tmp_path / "tiers.json"
+    limits = {"max_concurrent": 7, "requests_per_min": 70}
+    file.write_text(json.dumps({"gold": {**limits, "price": 9.5}, "trial": {**limits, "price": 0}, "free": limits}))
+    settings = Settings.load({"TIERS_FILE": str(file)})
+    assert settings.tier_prices == {"gold": 9.5, "trial": 0}
+    assert settings.tiers["gold"] == RateLimit(7, 70)
+    for price in ("-1", '"much"', "1e999"):
+        file.write_text(json.dumps({"gold": limits}).replace("70}", f'70, "price": {price}}}'))
+        (mistake,) = mistakes({"TIERS_FILE": str(file)})
+        assert "gold" in mistake
+
+
 def test_tiers_file_replaces_a_shipped_tier(tmp_path: Path) -> None:
     """A tier of the file that is shipped too, or that is called "tiers", is the file's."""
     file = tmp_path / "tiers.toml"
