@@ -1,8 +1,10 @@
 """What one caller may take: connections, requests at once, the time and the size of a head."""
 
 import asyncio
+import contextlib
 import ipaddress
 import json
+from typing import Any
 
 import pytest
 from conftest import GatewayFactory, until
@@ -184,8 +186,32 @@ async def test_a_head_is_bounded_as_a_whole(gateway: GatewayFactory) -> None:
     gw = await gateway(dispatch=False)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(gw.url.rpartition(":")[2]))
     writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
-    for number in range(20):
+    failed: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    for number in range(60):
         writer.write(b"X-%d: %s\r\n" % (number, b"a" * 8000))
     status, headers, body = await answered(reader)
     writer.close()
     assert (status, body["error"], headers["connection"]) == (431, "Request head too large", "close")
+    assert not failed
+
+
+async def test_an_answer_that_nobody_reads_is_not_kept(
+    gateway: GatewayFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for much and takes no more of it loses the connection, and with it what waits there."""
+    gw = await gateway(dispatch=False)
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200
+
+    def unread() -> bool:
+        return b'gateway_connections_refused_total{reason="unread"} 1.0' in metrics.render()[0]
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gw.url.rpartition(":")[2]), limit=2**16)
+    writer.write(ask)
+    assert len(await reader.readexactly(4_000_000)) == 4_000_000
+    assert not unread()
+    monkeypatch.setattr(connection, "SEND_DEADLINE", 0.3)
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        await reader.readexactly(1_000_000)
+    await until(unread)
+    writer.close()

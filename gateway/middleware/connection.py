@@ -1,5 +1,5 @@
-"""A connection within bounds: how many an address may have, and for how long the head of a request may take. What is
-said on it is aiohttp's."""
+"""A connection within bounds: how many an address may have, for how long the head of a request may take, and for how
+long an answer may stay unread. What is said on it is aiohttp's."""
 
 import asyncio
 from http import HTTPStatus
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 
 HEAD_BYTES: Final = 64 * 1024
 HEAD_DEADLINE = 10.0  # seconds for the head of a request; the one of a new connection begins with it
+SEND_DEADLINE = 30.0  # seconds in which a caller takes nothing of what waits for it; then it is taken for gone
 LINGER: Final = 1.0  # seconds in which what is still sent is read, so that the caller gets to see its answer
 
 
 class BoundedConnection(web.RequestHandler):
-    """Refuses itself where its address has too many, and ends where a head does not."""
+    """Refuses itself where its address has too many, and ends where a head does not, or an answer is not read."""
 
-    __slots__ = ("_head_bytes", "_head_timer", "_limits", "_place")
+    __slots__ = ("_head_bytes", "_head_timer", "_limits", "_place", "_send_timer")
 
     def __init__(self, manager: "Server", *, limits: Limits, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._limits = limits
         self._place: str | None = None
         self._head_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0  # of a head that is not complete
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -52,11 +54,35 @@ class BoundedConnection(web.RequestHandler):
         self._limits.disconnected(self._place)
         self._place = None
         self.head_arrived()
+        self._read_on()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """More waits for the caller than it takes: it has a while to begin."""
+        super().pause_writing()
+        self._send_timer = self._loop.call_later(SEND_DEADLINE, self._is_not_read)
+
+    def resume_writing(self) -> None:
+        """It has taken what waited."""
+        self._read_on()
+        super().resume_writing()
+
+    def _read_on(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+    def _is_not_read(self) -> None:
+        self._send_timer = None
+        if self.transport is not None:
+            metrics.connection_refused("unread")
+            self.transport.abort()  # to close would wait for it again
 
     def data_received(self, data: bytes) -> None:
         """Where a request is still waited for after this, a part of its head has come."""
         super().data_received(data)
+        if self._force_close:
+            return
         waiter = self._waiter
         if waiter is None or waiter.done():
             if self._head_timer is not None:
