@@ -39,7 +39,7 @@ def views(shown: Showcase) -> dict[str, str]:
         "dead": tasks["dead"],
         "dead?error=nothing": "No dead letter matches",
         "jobs": "There are no jobs",
-        "replicas": "Processes",
+        "replicas": "noeviction",
         "audit": "umbrella-sync",
     }
 

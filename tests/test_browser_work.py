@@ -156,3 +156,25 @@ async def test_all_dead_letters_are_replayed_by_a_job(shown: Showcase, visitor: 
     await page.get_by_role("button", name="Replay all that match…").click()
     await dialog_button(page, "Replay").click()
     await expect(page.locator(".why")).to_contain_text("3 tasks queued again.")
+
+
+async def test_a_queue_is_paused_resumed_and_purged(shown: Showcase, visitor: Dashboard) -> None:
+    """By its row among the client's queues, which then shows how it stands."""
+    page = await visitor.open("clients/umbrella-sync")
+    row = page.get_by_role("region", name="Queues of this client").get_by_role("row", name="bulk")
+    await expect(row).to_contain_text("paused")
+    await row.get_by_role("button", name="Resume bulk").click()
+    await expect(row).to_contain_text("runs")
+    await until(lambda: is_in("succeeded", shown, shown.tasks["paused"]))
+    await row.get_by_role("button", name="Pause bulk").click()
+    await expect(row).to_contain_text("paused")
+    await page.get_by_role("button", name="Purge default").click()
+    await expect(dialog_button(page, "Cancel them all")).to_be_disabled()
+    await page.get_by_role("dialog").get_by_role("textbox").fill("default")
+    await dialog_button(page, "Cancel them all").click()
+    await expect(page.locator("#toasts")).to_contain_text("1 task cancelled.")
+    assert await is_in("cancelled", shown, shown.tasks["scheduled"])
+
+
+async def is_in(wanted: str, shown: Showcase, task_id: str) -> bool:
+    return await state(shown, task_id, "umbrella-sync") == wanted

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.admin import flow, overview, replicas
+from gateway.admin import flow, overview, redis, replicas
 from gateway.errors import GatewayError, InvalidBody, ServiceUnavailable
 from gateway.keys import AppKeys, RequestKeys
 from gateway.middleware.answers import error_answer
@@ -21,6 +21,7 @@ WATCHABLE: Final[Mapping[str, Handler]] = {
     "overview": overview.show_overview,
     "clients/usage": flow.usage,
     "replicas": replicas.list_replicas,
+    "redis": redis.show_redis,
 }
 EVERY_SECONDS: Final = 2.0
 _STREAM_SECONDS: Final = 600.0  # then the browser comes again, and its session is renewed

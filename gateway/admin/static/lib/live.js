@@ -4,7 +4,7 @@ import { call, urlOf } from "./api.js";
 
 /**
  * Tells `heard(body, watched)` whatever one of the `watched` calls answers, now and when it changes, until `signal`;
- * and `failed(body)` where it answers an error.
+ * and `failed(body, watched)` where it answers an error.
  */
 export function live(watched, heard, failed, signal) {
   let source = null;
@@ -18,7 +18,7 @@ export function live(watched, heard, failed, signal) {
     source.addEventListener("message", (event) => {
       const told = JSON.parse(event.data);
       if (told.status < 400) heard(told.body, told.watch);
-      else failed(told.body);
+      else failed(told.body, told.watch);
     });
     source.addEventListener("error", async () => {
       state("waiting");
