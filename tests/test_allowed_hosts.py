@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target
+from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
 from redis.asyncio import from_url
 from test_cli import run
 
@@ -22,6 +22,18 @@ async def put(gw: Gateway, name: str, **fields: Any) -> tuple[int, Any]:
     """Status and body of a change of the client."""
     status, body, _ = await gw.admin("PUT", "/admin/clients/set", json={"client_id": name, **fields})
     return status, body
+
+
+async def task_in_state(gw: Gateway, name: str, task_id: str, state: str) -> dict[str, Any]:
+    """The task, once it is in this state."""
+    view: dict[str, Any] = {}
+
+    async def reached() -> bool:
+        view.update((await gw.call("GET", f"/v1/tasks/{task_id}?client_id={name}"))[1])
+        return bool(view["state"] == state)
+
+    await until(reached)
+    return view
 
 
 def test_docstring_examples_hold() -> None:
@@ -152,10 +164,7 @@ async def test_what_is_queued_is_judged_anew(gateway: GatewayFactory, target: Ta
     _, told, _ = await gw.enqueue({"client_id": a_client, "task": {"url": f"{target.url}/x"}})
     await put(gw, a_client, allowed_hosts=["api.example.com"])
     assert (await gw.admin("POST", f"/admin/clients/resume?client_id={a_client}"))[0] == 200
-    path = f"/v1/tasks/{told['task_id']}?client_id={a_client}"
-    view: dict[str, Any] = {}
-    while view.get("state") != "dead":
-        view = (await gw.call("GET", path))[1]
+    view = await task_in_state(gw, a_client, told["task_id"], "dead")
     assert (view["reason"], target.calls) == (REASON, [])
 
 
@@ -186,9 +195,7 @@ async def test_a_list_that_can_not_be_read_opens_nothing(
     assert (await gw.enqueue(body))[0] == 503
     assert (await gw.admin("POST", f"/admin/clients/resume?client_id={a_client}"))[0] in {200, 404, 409}
     await gw.store.clients.pause(a_client, paused=False)
-    view: dict[str, Any] = {}
-    while view.get("state") != "retrying":
-        view = (await gw.call("GET", f"/v1/tasks/{told['task_id']}?client_id={a_client}"))[1]
+    view = await task_in_state(gw, a_client, told["task_id"], "retrying")
     assert (view["last_attempt"]["error"], target.calls) == ("client settings unreadable", [])
     await redis.set(key, whole)
     gw.store._forget(None)

@@ -144,6 +144,29 @@ async def test_a_client_without_its_last_key_is_closed_until_it_is_released(
     assert await enqueue(gw, a_client) == 201
 
 
+async def test_a_key_that_is_offered_need_not_be_shown_yet(gateway: GatewayFactory, a_client: str) -> None:
+    """So that callers come to send theirs one by one; a wrong one is refused all the same, and from the day that the
+    key is required only the right one counts. What was only offered leaves the client open when it is revoked."""
+    gw = await gateway(dispatch=False)
+    where = await client(gw, a_client)
+    require = where.replace("/keys", "/keys/require")
+    assert (await gw.admin("POST", require))[0] == 409, "it would close the client"
+    offered = await key(gw, f"{where}&required=false")
+    second = await key(gw, where.replace("/keys", "/keys/rotate"))
+    assert (await gw.admin("GET", where))[1]["required"] is False
+    texts = (None, offered["key"], second["key"], offered["key"] + "x")
+    assert [await enqueue(gw, a_client, text) for text in texts] == [201, 201, 201, 401]
+    assert (await gw.admin("DELETE", f"{where}&key_id={offered['key_id']}"))[0] == 204
+    assert [await enqueue(gw, a_client, text) for text in texts] == [201, 401, 201, 401]
+    assert (await gw.admin("POST", require))[0] == 204
+    assert [await enqueue(gw, a_client, text) for text in texts] == [401, 401, 201, 401]
+    assert (await gw.admin("POST", f"{where}&required=perhaps"))[0] == 400
+    await client(gw, "another")
+    other = await key(gw, "/admin/clients/keys?client_id=another&required=false")
+    await gw.admin("DELETE", f"/admin/clients/keys?client_id=another&key_id={other['key_id']}")
+    assert await enqueue(gw, "another") == 201
+
+
 async def test_nothing_changes_for_clients_without_keys(gateway: GatewayFactory, a_client: str) -> None:
     """Whatever else they send as credentials is ignored; `{}` is 401 and a malformed body 400, as ever; but a key is
     somebody's, and opens no other client."""
@@ -201,6 +224,7 @@ async def test_keys_over_every_topology(deployment: Deployment) -> None:
         await until(lambda: holds(second, third))
         assert await keys.revoke("acme", newest.key_id)
         await until(lambda: holds(second))
+        await keys.require("acme")
         await keys.close("acme")
         await until(holds)
         assert await keys.release("acme")
@@ -217,10 +241,10 @@ async def test_every_replica_hears_of_a_change(gateway: GatewayFactory, a_client
         return await enqueue(two, a_client, text) == status
 
     made = await key(one, where)
-    await until(lambda: answers(401), 1)
+    await until(lambda: answers(401))
     assert await enqueue(two, a_client, made["key"]) == 201
     await one.admin("DELETE", f"{where}&key_id={made['key_id']}")
-    await until(lambda: answers(401, made["key"]), 1)
+    await until(lambda: answers(401, made["key"]))
 
 
 async def test_a_key_costs_no_round_trip(
@@ -322,12 +346,15 @@ async def test_the_target_does_not_see_the_key(gateway: GatewayFactory, target: 
 
 
 async def test_the_commands(gateway: GatewayFactory, a_client: str) -> None:
-    """`gateway keys create`, `rotate`, `list`, `revoke` and `release` do and show it."""
+    """`gateway keys create`, `require`, `rotate`, `list`, `revoke` and `release` do and show it."""
     gw = await gateway(dispatch=False)
     await client(gw, a_client)
     env = {"GATEWAY_URL": gw.url, "ADMIN_API_KEY": ADMIN_KEY}
-    created = await run("keys", "create", a_client, env=env)
+    created = await run("keys", "create", a_client, "--offer", env=env)
     assert (created.code, created.out.startswith("gwk_")) == (0, True)
+    assert await enqueue(gw, a_client) == 201
+    assert (await run("keys", "require", a_client, env=env)).out.strip() == f"{a_client} needs a key"
+    assert await enqueue(gw, a_client) == 401
     assert await enqueue(gw, a_client, created.out.strip()) == 201
     made = json.loads((await run("keys", "rotate", a_client, "--json", env=env)).out)
     assert made["key_id"] in (await run("keys", "list", a_client, env=env)).out

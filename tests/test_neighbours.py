@@ -77,9 +77,13 @@ async def test_no_task_calls_another_process_of_the_gateway(store_url: str, a_cl
                 assert answer.status == 201
                 task_id = (await answer.json())["task_id"]
             view: dict[str, Any] = {}
-            while view.get("state") not in {"dead", "succeeded"}:
+
+            async def ended() -> bool:
                 async with session.get(f"/v1/tasks/{task_id}?client_id={a_client}") as answer:
-                    view = await answer.json()
+                    view.update(await answer.json())
+                return view["state"] in {"dead", "succeeded"}
+
+            await until(ended)
             return view["reason"] == "target not allowed: listener of the gateway itself or its Redis"
 
         await until(lambda: refused(f"{public}/health"))

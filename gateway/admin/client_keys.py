@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.admin.clients import existing
+from gateway.admin.clients import existing, truth
 from gateway.admin.journal import note
 from gateway.errors import InvalidBody, NotFound
 from gateway.keys import AppKeys
@@ -15,6 +15,7 @@ from gateway.middleware.reading import client_id_of_query, query
 from gateway.store.client_keys import ClientKey, ClientKeys
 
 _KNOWN = ("client_id", "key_id")
+_OF_NEW = ("client_id", "required")
 _KEY_ID = re.compile(r"key_[0-9a-f]{8}", re.ASCII)
 
 
@@ -30,14 +31,25 @@ async def show(request: web.Request) -> web.StreamResponse:
 
 async def create(request: web.Request) -> web.StreamResponse:
     """201 with the key, in this answer alone; 409 where the client has two."""
-    client = await existing(request, client_id_of_query(request))
-    return await _made(request, "create_client_key", client.client_id, await _keys(request).create(client.client_id))
+    client = await existing(request, client_id_of_query(request, _OF_NEW))
+    required = truth("required", query(request, "required", _OF_NEW) or "true")
+    return await _made(
+        request, "create_client_key", client.client_id, await _keys(request).create(client.client_id, required=required)
+    )
 
 
 async def rotate(request: web.Request) -> web.StreamResponse:
     """201 with a new key; the newest before it stays valid, an older one does not. 409 where the client has none."""
     client = await existing(request, client_id_of_query(request))
     return await _made(request, "rotate_client_key", client.client_id, await _keys(request).rotate(client.client_id))
+
+
+async def require(request: web.Request) -> web.StreamResponse:
+    """204: the client needs a key from now on; 409 where it has none."""
+    client_id = client_id_of_query(request)
+    await _keys(request).require(client_id)
+    await note(request, "require_client_key", client_id)
+    return web.Response(status=204)
 
 
 async def revoke(request: web.Request) -> web.StreamResponse:
@@ -81,6 +93,7 @@ ROUTES = (
     web.get("/clients/keys", show),
     web.post("/clients/keys", create),
     web.post("/clients/keys/rotate", rotate),
+    web.post("/clients/keys/require", require),
     web.post("/clients/keys/release", release),
     web.delete("/clients/keys", revoke),
 )

@@ -177,7 +177,7 @@ async def list_clients(request: web.Request) -> web.StreamResponse:
         after=cursor,
         limit=limit,
         tier=tier,
-        enabled=None if enabled is None else _truth("enabled", enabled),
+        enabled=None if enabled is None else truth("enabled", enabled),
         search=search,
     )
     body: dict[str, Any] = {"clients": [client_body(client) for client in page.clients], "count": page.count}
@@ -190,7 +190,7 @@ async def delete_client(request: web.Request) -> web.StreamResponse:
     """204, whether there was one or not."""
     known = ("client_id", "cancel_tasks")
     client_id = client_id_of_query(request, known)
-    cancel = _truth("cancel_tasks", query(request, "cancel_tasks", known) or "false")
+    cancel = truth("cancel_tasks", query(request, "cancel_tasks", known) or "false")
     store = request.app[AppKeys.STORE]
     try:
         old = await store.clients.get(client_id)
@@ -222,7 +222,8 @@ def client_body(client: Client) -> dict[str, Any]:
     return body
 
 
-def _truth(name: str, text: str) -> bool:
+def truth(name: str, text: str) -> bool:
+    """A query parameter that is true or false."""
     if text not in {"true", "false"}:
         message = f"{name}: must be true or false"
         raise InvalidBody(message, error="Invalid query")

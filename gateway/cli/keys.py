@@ -33,22 +33,33 @@ def list_keys(client_id: ClientId, as_json: Json = False) -> None:
 
 @app.command("create")
 @reported
-def create_key(client_id: ClientId, as_json: Json = False) -> None:
-    """Make one; it is shown here and never again. From its first on, a client needs a key."""
-    _make(_PATH, client_id, as_json=as_json)
+def create_key(
+    client_id: ClientId,
+    offer: Annotated[bool, typer.Option("--offer", help="the client may show it, but need not yet")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make one; it is shown here and never again. The client needs a key from now on, unless it is only offered."""
+    _make(_PATH, client_id, {"required": "false"} if offer else {}, as_json=as_json)
+
+
+@app.command("require")
+@reported
+def require_key(client_id: ClientId, as_json: Json = False) -> None:
+    """Have a client that was offered a key need one from now on."""
+    _tell("require", client_id, "needs a key", as_json=as_json)
 
 
 @app.command("rotate")
 @reported
 def rotate_key(client_id: ClientId, as_json: Json = False) -> None:
     """Make the next one; the newest before it stays valid until it is revoked, an older one does not."""
-    _make(f"{_PATH}/rotate", client_id, as_json=as_json)
+    _make(f"{_PATH}/rotate", client_id, {}, as_json=as_json)
 
 
 @app.command("revoke")
 @reported
 def revoke_key(client_id: ClientId, key_id: KeyId, as_json: Json = False) -> None:
-    """Revoke one. A client whose last key is revoked is closed until it gets another."""
+    """Revoke one. A client that needs a key and has none is closed until it gets another."""
     with AdminApi() as api:
         answer = api.call("DELETE", _PATH, query={"client_id": client_id, "key_id": key_id})
     if answer.text:
@@ -61,17 +72,21 @@ def revoke_key(client_id: ClientId, key_id: KeyId, as_json: Json = False) -> Non
 @reported
 def release_client(client_id: ClientId, as_json: Json = False) -> None:
     """Revoke all of a client's keys and ask it for none any more: whoever names it is believed."""
+    _tell("release", client_id, "needs no key", as_json=as_json)
+
+
+def _tell(action: str, client_id: str, outcome: str, *, as_json: bool) -> None:
     with AdminApi() as api:
-        answer = api.call("POST", f"{_PATH}/release", query={"client_id": client_id})
+        answer = api.call("POST", f"{_PATH}/{action}", query={"client_id": client_id})
     if answer.text:
         typer.echo(answer.text)
     elif not as_json:
-        typer.echo(f"released {client_id}: it needs no key")
+        typer.echo(f"{client_id} {outcome}")
 
 
-def _make(path: str, client_id: str, *, as_json: bool) -> None:
+def _make(path: str, client_id: str, how: dict[str, str], *, as_json: bool) -> None:
     with AdminApi() as api:
-        answer = api.call("POST", path, query={"client_id": client_id})
+        answer = api.call("POST", path, query={"client_id": client_id, **how})
     if as_json:
         typer.echo(answer.text)
         return

@@ -34,15 +34,14 @@ async def check_client_key(request: web.Request, client_id: str) -> None:
     store = app[AppKeys.STORE]
     keyring = store.client_keys.cached(client_id) or await _read(store, client_id)
     given = _given(header(request, "X-Client-Key"), header(request, hdrs.AUTHORIZATION))
-    if keyring.required or app[AppKeys.SETTINGS].require_client_key:
-        if given is None:
-            raise _refused(client_id, "missing", "client key is required", f"send the client's key as {_HOW}")
-        if not keyring.holds(given):
-            raise _refused(client_id, "invalid", "invalid client key", f"the key is none of client {client_id}'s")
-    elif given is not None and given.startswith(PREFIX):
-        # It is somebody's, and opens nothing here; any other credential is for somebody else to read, as ever.
-        message = f"the key is none of client {client_id}'s, which has none"
-        raise _refused(client_id, "invalid", "invalid client key", message)
+    if not (keyring.required or app[AppKeys.SETTINGS].require_client_key):
+        # What is no key of ours is for somebody else to read, as ever.
+        if given is None or not given.startswith(PREFIX):
+            return
+    elif given is None:
+        raise _refused(client_id, "missing", "client key is required", f"send the client's key as {_HOW}")
+    if not keyring.holds(given):
+        raise _refused(client_id, "invalid", "invalid client key", f"the key is none of client {client_id}'s")
 
 
 async def _read(store: Store, client_id: str) -> Keyring:

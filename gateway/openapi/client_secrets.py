@@ -61,19 +61,29 @@ CLIENT_SECRETS: Final = (
         (400, 401, 403, 404, 503),
         (CLIENT,),
     ),
-    *(
-        Operation(
-            "post",
-            path,
-            summary,
-            {201: Answer("It is valid from now on", NewClientKey)},
-            (400, 401, 403, 404, 409, 503),
-            (CLIENT,),
-        )
-        for path, summary in (
-            ("/admin/clients/keys", "Make a key, which no other answer shows; a client has two at most, and needs one"),
-            ("/admin/clients/keys/rotate", "Make the next key; of those before it the newest stays valid"),
-        )
+    Operation(
+        "post",
+        "/admin/clients/keys",
+        "Make a key, which no other answer shows; a client has two at most, and needs one from now on",
+        {201: Answer("It is valid from now on", NewClientKey)},
+        (400, 401, 403, 404, 409, 503),
+        (CLIENT, Parameter("required", {"enum": ["true", "false"]}, "false: the client need not show it yet")),
+    ),
+    Operation(
+        "post",
+        "/admin/clients/keys/rotate",
+        "Make the next key; of those before it the newest stays valid",
+        {201: Answer("It is valid from now on", NewClientKey)},
+        (400, 401, 403, 404, 409, 503),
+        (CLIENT,),
+    ),
+    Operation(
+        "post",
+        "/admin/clients/keys/require",
+        "Have a client that has a key need one from now on",
+        {204: Answer("It needs one")},
+        (400, 401, 403, 409, 503),
+        (CLIENT,),
     ),
     Operation(
         "post",

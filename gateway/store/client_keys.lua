@@ -2,9 +2,10 @@
 -- @include scope
 -- Changes the keys a client shows, and tells every replica. KEYS: scope.
 -- ARGV: scope, the keys' key, what to do, key id, hash of the key, how many there may be. What to do:
--- 'create'; 'rotate' (the oldest goes where there are as many as there may be); 'revoke' one; 'close' (revoke all);
--- 'release' (revoke all, and ask for none any more). A client that was given a key needs one until it is released.
--- Returns when it was made (µs), how many are gone, or -1: as many as there may be (create), none to follow (rotate).
+-- 'offer' a key; 'create' one, and 'require' one from now on; 'rotate' (the oldest goes where there are as many as there
+-- may be); 'revoke' one; 'close' (revoke all); 'release' (revoke all, and require none any more).
+-- Returns when it was made (µs), how many are gone, or -1: as many as there may be (offer, create), none there (rotate,
+-- require).
 local key, what, id, hash, most = ARGV[7], ARGV[8], ARGV[9], ARGV[10], tonumber(ARGV[11])
 local made, oldest = {}, nil
 for _, field in ipairs(redis.call('HKEYS', key)) do
@@ -16,11 +17,16 @@ for _, field in ipairs(redis.call('HKEYS', key)) do
   end
 end
 local done
-if what == 'create' or what == 'rotate' then
-  if what == 'create' and #made >= most or what == 'rotate' and #made == 0 then return -1 end
-  if #made >= most then redis.call('HDEL', key, oldest) end
+if what == 'offer' or what == 'create' or what == 'rotate' then
+  local full = #made >= most
+  if what == 'rotate' and #made == 0 or what ~= 'rotate' and full then return -1 end
+  if full then redis.call('HDEL', key, oldest) end
   done = now_s * 1000000 + now_us
-  redis.call('HSET', key, 'required', 1, id, string.format('%d%06d', now_s, now_us) .. ' ' .. hash)
+  redis.call('HSET', key, id, string.format('%d%06d', now_s, now_us) .. ' ' .. hash)
+  if what == 'create' then redis.call('HSET', key, 'required', 1) end
+elseif what == 'require' then
+  if #made == 0 then return -1 end
+  done = redis.call('HSET', key, 'required', 1)
 elseif what == 'revoke' then
   done = redis.call('HDEL', key, id)
 elseif what == 'close' then

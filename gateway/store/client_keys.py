@@ -31,7 +31,7 @@ class ClientKey(msgspec.Struct, frozen=True):
 
 
 class Keyring(msgspec.Struct, frozen=True):
-    """A client's keys, oldest first, and whether it needs one: since its first was made, also when all are revoked."""
+    """A client's keys, oldest first, and whether it needs one, also when all are revoked."""
 
     keys: tuple[ClientKey, ...] = ()
     required: bool = False
@@ -77,13 +77,14 @@ class ClientKeys:
             created_at, hexadecimal = text.split(b" ", 1)
             keys.append(ClientKey(key_id.decode(), int(created_at), bytes.fromhex(hexadecimal.decode())))
         keys.sort(key=lambda key: (key.created_at, key.key_id))
-        keyring = Keyring(tuple(keys), required or bool(keys))
+        keyring = Keyring(tuple(keys), required)
         self._cache.put(client_id, keyring, generation)
         return keyring
 
-    async def create(self, client_id: str) -> tuple[ClientKey, str]:
-        """One more, and its text, to be shown once; the client needs one from now on. Raises Conflict at two."""
-        made = await self._make(client_id, "create")
+    async def create(self, client_id: str, *, required: bool = True) -> tuple[ClientKey, str]:
+        """One more, and its text, to be shown once; where it is ``required``, the client needs one from now on. Raises
+        Conflict at two."""
+        made = await self._make(client_id, "create" if required else "offer")
         if made is None:
             msg = f"{client_id} has {MOST} keys; revoke the one that is no longer used first, or rotate."
             raise Conflict(msg)
@@ -97,8 +98,14 @@ class ClientKeys:
             raise Conflict(msg)
         return made
 
+    async def require(self, client_id: str) -> None:
+        """The client needs one from now on. Raises Conflict where it has none, since that would close it."""
+        if await self._change(client_id, "require") < 0:
+            msg = f"{client_id} has no key to show; create one."
+            raise Conflict(msg)
+
     async def revoke(self, client_id: str, key_id: str) -> bool:
-        """Whether there was such a one. The client still needs a key, and without any is closed."""
+        """Whether there was such a one. A client that needs a key still does, and without any is closed."""
         return await self._change(client_id, "revoke", key_id) > 0
 
     async def close(self, client_id: str) -> None:
