@@ -42,10 +42,9 @@ class Certificates:
     def __init__(self, cert: Path, key: Path, client_ca: Path | None = None, *, required: bool = False) -> None:
         self._parts = (cert, key, client_ca)
         self._required = required
+        self.files = WatchedFiles("TLS_CERT", [path for path in self._parts if path is not None], self._renew)
         self._newest = self.context = self._read()
         self.context.sni_callback = self._choose
-        paths = [path for path in self._parts if path is not None]
-        self.files = WatchedFiles("TLS_CERT", paths, self._renew)
 
     def _read(self) -> ssl.SSLContext:
         cert, key, client_ca = self._parts

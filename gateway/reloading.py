@@ -20,7 +20,8 @@ _Stamp = tuple[int, int, int] | None
 
 class WatchedFiles:
     """The files of one setting, which belong together. ``load`` reads them anew, all or nothing, and raises ValueError
-    or OSError where they can't be used: then what was read before holds on."""
+    or OSError where they can't be used: then what was read before holds on. To be made before they are read, so that no
+    change falls in between."""
 
     def __init__(self, setting: str, paths: Iterable[Path], load: Callable[[], object]) -> None:
         self._setting = setting
@@ -39,6 +40,9 @@ class WatchedFiles:
         except (ValueError, OSError) as problem:
             # ssl.SSLError is an OSError; what it and the parsers say repeats nothing of a file.
             log.warning("reload_failed", setting=self._setting, message=f"what was read before holds on: {problem}")
+        except Exception:
+            # A defect: the next change is looked at all the same, or a key that was taken away would hold for good.
+            log.exception("reload_failed", setting=self._setting)
         else:
             log.info("reloaded", setting=self._setting)
 

@@ -151,6 +151,18 @@ def test_a_file_of_keys_is_read_again(tmp_path: Path) -> None:
     assert logs == [{"event": "reloaded", "setting": "ADMIN_KEYS_FILE", "log_level": "info"}]
 
 
+def test_a_file_that_changed_since_the_settings_were_read_is_read(tmp_path: Path) -> None:
+    """A key that was taken away while the gateway started does not hold until the next change."""
+    file = tmp_path / "keys.json"
+    file.write_text(rows(old=READ))
+    settings = Settings.load({"ADMIN_KEYS_FILE": str(file)})
+    replaced(file, rows(new=OPERATE))
+    ring = Keyring(settings)
+    assert (who(ring, READ), who(ring, OPERATE)) == (None, "new")
+    replaced(file, "{")
+    assert who(Keyring(settings), READ) == "old"
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

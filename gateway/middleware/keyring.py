@@ -1,5 +1,6 @@
 """Which admin key a caller shows: one of the settings, or of `ADMIN_KEYS_FILE`, which is read again once it changes."""
 
+import contextlib
 import hmac
 
 import structlog
@@ -28,6 +29,8 @@ class Keyring:
             path = str(file.path)
             self._keys += file.keys
             self.files = (WatchedFiles("ADMIN_KEYS_FILE", (file.path,), lambda: self._read(path)),)
+            with contextlib.suppress(ValueError):  # it may be another one than when the settings were read
+                self._read(path)
 
     def _read(self, path: str) -> None:
         keys = (*self._own, *admin_keys_file(path).keys)
