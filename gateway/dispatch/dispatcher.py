@@ -1,5 +1,5 @@
-"""Starts what may start: claims for lanes in turn, runs what was claimed, drains when told to leave. What wakes lanes is
-in `waking`, an attempt in `attempts`, leases in `leases`; limits and pauses are checked by the claim, in Redis."""
+"""Starts what may start: claims for lanes in turn, runs what was claimed, drains when told to leave. What wakes lanes
+is in `waking`, an attempt in `attempts`, leases in `leases`; limits and pauses are checked by the claim, in Redis."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
