@@ -255,7 +255,7 @@ class TaskDetail(msgspec.Struct, frozen=True, kw_only=True):
     """All that operators may see of one task. Times are Unix ms.
 
     ``bound``: its own on its client's calls in flight, None where the client's holds. ``history``: its attempts as far
-    as they are kept, oldest first.
+    as they are kept, oldest first. ``trace``: its trace context, "" where it has none.
     """
 
     view: TaskView
@@ -267,6 +267,7 @@ class TaskDetail(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float
     size: int
     history: list[Attempt]
+    trace: str = ""
 
 
 WAITING = frozenset({State.QUEUED, State.SCHEDULED, State.RETRYING})

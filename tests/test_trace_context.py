@@ -94,8 +94,14 @@ async def test_the_context_reaches_the_target(gateway: GatewayFactory, target: T
         "POST", "/v1/enqueue/batch", json={"client_id": a_client, "tasks": tasks}, headers=given
     )
     assert (status, answer["accepted"]) == (201, 3)
-    assert (await gw.enqueue({"client_id": a_client, "task": {"url": f"{target.url}/none"}}))[0] == 201
+    status, plain, _ = await gw.enqueue({"client_id": a_client, "task": {"url": f"{target.url}/none"}})
+    assert status == 201
     calls = await target.received(6)
+    traces = [
+        (await gw.admin("GET", f"/admin/tasks/{task}?client_id={a_client}"))[1]["trace_id"]
+        for task in (answer["results"][0]["task_id"], answer["results"][1]["task_id"], plain["task_id"])
+    ]
+    assert traces == [PARENT[3:35], OTHER[3:35], None]
     told = [(call["path"], *(call["headers"].get(name) for name in ("traceparent", "tracestate"))) for call in calls]
     assert sorted(told, key=json.dumps) == [
         ("/again", PARENT, "a=1"),

@@ -6,6 +6,7 @@ from typing import Any
 from gateway.middleware.answers import attempt_body, rfc3339, task_body
 from gateway.models import Attempt, TaskDetail
 from gateway.redaction import scrub, shown_url
+from gateway.tracing.context import trace_id
 
 
 def operators_body(task: TaskDetail) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def detailed_body(task: TaskDetail) -> dict[str, Any]:
         "timeout": task.timeout,
         "size": task.size,
         "max_concurrent": task.bound,
+        "trace_id": trace_id(task.trace) or None,
         "history": [_attempt(attempt) for attempt in task.history],
     }
 

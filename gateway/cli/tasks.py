@@ -92,6 +92,8 @@ def get_task(task_id: TaskId, client: Whose = None, as_json: Json = False) -> No
     """Show how a task stands, and each of its attempts."""
     answer = _call("GET", task_id, client)
     _show(answer, as_json=as_json)
+    if not as_json and answer.data["trace_id"]:
+        typer.echo(f"trace {answer.data['trace_id']}")
     if not as_json and answer.data["history"]:
         typer.echo()
         table(_ATTEMPTS, [_attempt(attempt) for attempt in answer.data["history"]])

@@ -23,6 +23,7 @@ class DetailedTask(OperatorsTask, kw_only=True):
     timeout: float
     size: Annotated[Count, Meta(description="bytes it counts for among what waits")]
     max_concurrent: Annotated[int | None, Meta(description="its own bound on its client's calls in flight")]
+    trace_id: Annotated[str | None, Meta(description="of the trace that it belongs to")]
     history: Annotated[list[TaskAttempt], Meta(description="oldest first, the last 20; earlier ones with less body")]
 
 

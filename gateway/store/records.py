@@ -227,6 +227,7 @@ def detail(task_id: str, packed: bytes, *, running: bool) -> TaskDetail:
         timeout=record.timeout,
         size=record.size,
         history=_history(record),
+        trace=record.trace,
     )
 
 
