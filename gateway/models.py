@@ -213,6 +213,11 @@ class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
     stored: object = None
     unreadable: str | None = None
 
+    @property
+    def suspect(self) -> bool:
+        """Whether dispatchers died under it more than once: it may be what kills them."""
+        return self.attempt - self.failures > 2
+
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """A task as `GET /v1/tasks/{id}` tells it; times are Unix ms, None where there is none."""

@@ -40,17 +40,20 @@ class Memory:
     async def ready(self, limit: int) -> Sequence[str]:
         return [client for client, tasks in self.waiting.items() if tasks][:limit]
 
-    def take(self, client: str, want: int) -> Claimed:
+    def take(self, client: str, want: int, chances: int = 0) -> Claimed:
         held, waiting = self.held[client], self.waiting[client]
         tasks = []
         while waiting and len(tasks) < want and len(held) < self.limit:
+            if waiting[0].suspect and chances == 0:
+                break
+            chances -= waiting[0].suspect
             tasks.append(waiting.popleft())
             held[tasks[-1].entry] = tasks[-1]
         return Claimed(tasks, self.limit, bool(waiting), len(held))
 
-    async def claim(self, client_id: str, want: int) -> Claimed:
+    async def claim(self, client_id: str, want: int, chances: int) -> Claimed:
         await asyncio.sleep(0)
-        return self.take(client_id, want)
+        return self.take(client_id, want, chances)
 
     async def finish(self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0) -> Finished:
         await asyncio.sleep(0)
@@ -154,6 +157,27 @@ async def test_lanes_take_turns() -> None:
         await until(lambda: len(claims.ended) == 2050)
     last = max(n for n, task in enumerate(claims.ended) if task.client_id == "other")
     assert last < 1000
+
+
+async def test_suspects_are_called_one_at_a_time() -> None:
+    """Tasks under which two processes died, of whichever client, never share this one; others run beside them."""
+    claims, calls = Memory({"a": 3, "b": 3, "c": 20}), Calls()
+    for client in ("a", "b"):
+        told = claims.waiting[client]
+        claims.waiting[client] = deque(msgspec.structs.replace(task, attempt=task.failures + 3) for task in told)
+    together = 0
+
+    async def send(task: ClaimedTask, timeout: float) -> Outcome:
+        nonlocal together
+        together = max(together, sum(each.suspect for each in (*calls.open, task)))
+        return await Calls.send(calls, task, timeout)
+
+    calls.send = send  # type: ignore[method-assign]
+    async with dispatcher(claims, calls, size=50) as running:
+        await until(lambda: len(calls.open) == 21)
+        calls.go.set()
+        await until(lambda: len(claims.ended) == 26 and running.in_flight == 0)
+    assert together == 1
 
 
 async def test_retry_and_dead() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 from conftest import until
+from proxy import proxy_to
+from test_store import admit as admit_one
 
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.lanes import Lane, Lanes, LaneSemaphore
@@ -78,8 +80,8 @@ class Faulty:
         found: Sequence[str] = await self._do("ready", limit)
         return found
 
-    async def claim(self, client_id: str, want: int) -> Any:
-        return await self._do("claim", client_id, want)
+    async def claim(self, client_id: str, want: int, chances: int) -> Any:
+        return await self._do("claim", client_id, want, chances)
 
     async def finish(self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0) -> Any:
         return await self._do("finish", task, outcome, retry_in=retry_in, want=want)
@@ -305,3 +307,19 @@ async def test_a_lost_claim_is_found_beside_a_known_one_of_another_queue(store: 
     assert known.entry == lost.entry
     assert await store.claims.hand_back_unknown("acme", [known]) == 1
     assert await store.claims.renew([known, lost]) == [lost]
+
+
+async def test_the_claims_of_many_clients_are_renewed_in_one_round_trip(store_url: str) -> None:
+    """All are asked for before the first answer is there: how long it takes does not grow with the clients."""
+    names = [f"client-{number}" for number in range(5)]
+    async with proxy_to(store_url.removeprefix("unix://")) as line, open_store(Settings.load({}), line.url) as store:
+        for name in names:
+            await admit_one(store, name)
+        tasks = [task for name in names for task in (await store.claims.claim(name, 1)).tasks]
+        line.sent.clear()
+        line.answering.clear()
+        renewing = asyncio.create_task(store.claims.renew(tasks))
+        await until(lambda: all(name.encode() in line.sent for name in names))
+        assert not renewing.done()
+        line.answering.set()
+        assert await renewing == []

@@ -348,6 +348,41 @@ async def test_a_task_that_keeps_killing_its_dispatcher_is_buried(opened: Opened
     assert (await store.windows.usage("acme")).in_flight == 0
 
 
+async def test_tasks_on_their_last_chance_start_apart_and_let_others_go_first(opened: Opened) -> None:
+    """Those under which two processes died wait where a claim has no chance for them, and start as many as it has; what
+    comes after them does not wait, and a finish brings none."""
+    store = await opened(LEASE_SECONDS="0.5")
+    await limit(store, "acme", 5)
+    doubtful = [await admit(store) for _ in range(3)]
+    for _ in range(2):
+        assert len((await store.claims.claim("acme", 5)).tasks) == 3
+        await lapse(store, 3)
+    fresh = await admit(store)
+    none = await store.claims.claim("acme", 5, 0)
+    assert ([task.task_id for task in none.tasks], none.more) == ([fresh], True)
+    assert await store.claims.ready(10) == ["acme"]
+    brought = (await store.claims.finish(none.tasks[0], outcome(Verdict.DELIVERED), retry_in=None, want=5)).claimed
+    assert brought is not None
+    assert (brought.tasks, brought.more) == ([], True)
+    first = await store.claims.claim("acme", 5, 1)
+    assert ([task.task_id for task in first.tasks], first.more) == (doubtful[:1], True)
+    assert first.tasks[0].suspect
+    rest = await store.claims.claim("acme", 5, 2)
+    assert ([task.task_id for task in rest.tasks], rest.more) == (doubtful[1:], False)
+
+
+async def lapse(store: Store, count: int) -> None:
+    """The leases of so many claims end, and they are taken back."""
+    taken = 0
+
+    async def back() -> bool:
+        nonlocal taken
+        taken += await store.claims.reclaim_lapsed(10)
+        return taken == count
+
+    await eventually(back)
+
+
 async def test_a_claim_whose_task_was_deleted_frees_its_slot(opened: Opened, raw: Any, key: Key) -> None:
     """A client at its limit of one whose running task vanished by hand starts its next one once the lease lapsed."""
     store = await opened(LEASE_SECONDS="0.5")

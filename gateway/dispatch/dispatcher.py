@@ -173,8 +173,11 @@ class Dispatcher:
     async def _claim(self, lane: Lane, want: int) -> None:
         sent = asyncio.get_running_loop().time()
         claimed: Claimed | None = None
+        # One suspect at a time: the process dies under the one that kills it, and no other is taken along again.
+        chances = int(self._lanes.suspects == 0)
+        self._lanes.suspects += chances
         try:
-            claimed = await self._claims.claim(lane.client_id, want)
+            claimed = await self._claims.claim(lane.client_id, want, chances)
         except StoreUnavailable as exc:
             self._waking.note_outage(exc)
             if exc.unknown:
@@ -183,6 +186,7 @@ class Dispatcher:
         finally:
             lane.asking -= 1
             self._lanes.promised -= want
+            self._lanes.suspects -= chances
         if claimed is not None:
             lane.full = len(claimed.tasks) < want and claimed.in_flight >= claimed.limit
             await self._take(lane, claimed, sent)

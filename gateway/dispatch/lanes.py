@@ -119,6 +119,7 @@ class Lanes:
         self.reserve = max_in_flight // 10
         self.open = 0
         self.promised = 0  # room set aside for claims in flight
+        self.suspects = 0  # open here, or asked for
         self._by_client: dict[str, Lane] = {}
         self._turns: deque[Lane] = deque()
 
@@ -222,6 +223,7 @@ class Lanes:
         run = Run(task, lane, proof)
         lane.runs[run.key] = run
         self.open += 1
+        self.suspects += task.suspect
         return run
 
     def remove(self, run: Run) -> None:
@@ -229,3 +231,6 @@ class Lanes:
         if run.lane.runs.pop(run.key, None) is not None:
             self.open -= 1
             run.lane.full = False
+            if run.task.suspect:
+                self.suspects -= 1
+                run.lane.again = True  # its client may have the next one

@@ -1,5 +1,6 @@
 """Claiming, finishing, renewing, taking back: what dispatchers do. `claim` is the only thing that starts a task."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
@@ -70,9 +71,12 @@ class Claims:
         found = sorted(chain.from_iterable(await self._runner.over_partitions(of)))
         return [client_id for _, client_id in found[:limit]]
 
-    async def claim(self, client_id: str, want: int) -> Claimed:
-        """Start as many of the client's tasks as fit and are wanted."""
-        now, *reply = await self._runner.run("claim", client_id, self._consumer, want)
+    async def claim(self, client_id: str, want: int, chances: int | None = None) -> Claimed:
+        """Start as many of the client's tasks as fit and are wanted; of those that one more death of a process would
+        bury no more than ``chances`` (None: any number)."""
+        now, *reply = await self._runner.run(
+            "claim", client_id, self._consumer, want, want if chances is None else chances
+        )
         return self._claimed(client_id, reply, now)
 
     async def finish(self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0) -> Finished:
@@ -134,16 +138,22 @@ class Claims:
 
     async def renew(self, tasks: Sequence[ClaimedTask]) -> list[ClaimedTask]:
         """Renew the leases; returns the tasks that are not this process's any more."""
-        lost = []
-        for client_id, chunk in _by_client(tasks):
-            reply = await self._runner.run("renew", client_id, self._consumer, *_named(chunk))
-            lost += [chunk[position - 1] for position in reply]
-        return lost
+        chunks = _by_client(tasks)
+        # All at once: one after the other, the round trips of many clients outlast a short lease on a busy machine.
+        replies = await asyncio.gather(
+            *(self._runner.run("renew", client_id, self._consumer, *_named(chunk)) for client_id, chunk in chunks)
+        )
+        pairs = zip(chunks, replies, strict=True)
+        return [chunk[position - 1] for (_, chunk), reply in pairs for position in reply]
 
     async def hand_back(self, tasks: Sequence[ClaimedTask]) -> None:
         """Give claims back at once; counts toward neither retries nor deliveries."""
-        for client_id, chunk in _by_client(tasks):
-            await self._runner.run("hand_back", client_id, self._consumer, *_named(chunk))
+        await asyncio.gather(
+            *(
+                self._runner.run("hand_back", client_id, self._consumer, *_named(chunk))
+                for client_id, chunk in _by_client(tasks)
+            )
+        )
 
     async def hand_back_unknown(self, client_id: str, known: Collection[ClaimedTask]) -> int:
         """Give back what is pending under this consumer and not among the ``known``: a reply was lost."""

@@ -30,6 +30,7 @@ class Accounts:
     lost: list[str] = field(default_factory=list)  # the first of them
     lost_count: int = 0
     early: int = 0
+    dead_expected: int | None = None
     extras: int = 0
     extras_allowed: int = 0
     unknown: int = 0
@@ -48,6 +49,8 @@ class Accounts:
         found = [f"lost: {entry}" for entry in self.lost] + self.over_limit + self.errors
         if self.delivered + self.dead != self.accepted:
             found.append(f"accepted {self.accepted}, delivered {self.delivered}, dead {self.dead}")
+        if self.dead_expected not in (None, self.dead):
+            found.append(f"{self.dead} are dead, {self.dead_expected} should be")
         if self.early:
             found.append(f"{self.early} started before their time")
         if self.extras > self.extras_allowed:
@@ -73,6 +76,7 @@ async def settle(run: Run) -> Accounts:
     with contextlib.suppress(AssertionError):  # what is left is in the accounts
         await until(still, GENEROUS * run.plan.scale)
     accounts = Accounts(left=left, extras_allowed=run.extras_allowed, notes=run.notes)
+    accounts.dead_expected = run.dead_expected
     accounts.refused = run.load.refused
     accounts.errors = sorted(run.load.errors) + await _violations(run)
     await _count_tasks(run, accounts)

@@ -180,10 +180,12 @@ async def few_open_files(run: Run) -> None:
     assert "max_in_flight_lowered" in run.gateways[0].log()
 
 
-@fault(tasks=100, per_second=50, patient=0)
+@fault(tasks=100, per_second=50, patient=8)
 async def poison(run: Run) -> None:
-    """A task that kills the process that calls it, again and again, is buried with the reason; the others go on."""
+    """A task that kills the process that calls it, again and again, is buried with the reason; the others go on, those
+    too that were open there each time."""
     marker = -1
+    run.dead_expected = 1
     body = {"client_id": "client-0", "task": {"url": f"{run.target.url}/hang/0/{marker}"}}
     status, answer = await run.gateways[0].call("POST", "/v1/enqueue", body)
     assert status == 201, answer

@@ -107,6 +107,7 @@ class Run:
             PATIENT: max(4, plan.patient // 6),
         }
         self.extras_allowed = 0
+        self.dead_expected: int | None = None  # where the fault buries tasks and nothing else does
         self.frozen: list[Frozen] = []
         self.kinds: tuple[str, ...] = ("ok",)
         self.notes: dict[str, Any] = {}

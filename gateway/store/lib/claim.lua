@@ -2,6 +2,7 @@
 -- starts only while that is below its own bound (its override's, else the client's limit). Returned entries go first, in
 -- their old order; queues share by weight; within a queue nothing overtakes.
 local MOST_BURIED = 50 -- expired tasks buried in one call
+local MOST_SPARED = 50 -- tasks on their last chance that are passed over in one call
 local READY_MS = 1000 -- a client that stays ready is moved to the end of the line this often
 
 local tiers
@@ -57,8 +58,8 @@ end
 
 -- What a claim returns: {limit, in flight, more 0/1, then queue, entry, fence, id, task for each}. `id` is '' where the task is
 -- its entry, whose value then is the task.
-local function starting(limit, in_flight)
-  local claim = { limit = limit, in_flight = in_flight, claimed = 0, more = false, out = { 0, 0, 0 } }
+local function starting(limit, in_flight, chances)
+  local claim = { limit = limit, in_flight = in_flight, chances = chances, claimed = 0, more = false, out = { 0, 0, 0 } }
   function claim.start(queue, entry, fence, id, packed)
     claim.claimed, claim.in_flight = claim.claimed + 1, claim.in_flight + 1
     local out, at = claim.out, #claim.out
@@ -98,8 +99,14 @@ local function claim_one_by_one(claim, queues, virtual, is_paused, consumer, wan
     return claim.in_flight < (bound > 0 and bound or claim.limit) and not is_paused(queue)
   end
 
+  -- A task whose dispatchers died under it so often that once more would bury it. What kills a process takes the other calls open
+  -- there along, each time: started apart from each other, only the one that does it is buried in the end.
+  local function last_chance(record)
+    return record[CRASHES] > 1 and record[CRASHES] >= MAX_DELIVERIES - 1
+  end
+
   -- Entries taken back from a dead or draining dispatcher: still in the stream, no longer pending.
-  local returned = redis.call('ZRANGE', returned_key, 0, want + 15)
+  local returned = redis.call('ZRANGE', returned_key, 0, want + 15 + MOST_SPARED)
   for i, id in ipairs(returned) do
     local record, packed = load_record(id)
     if not record or record[STATE] ~= IN_STREAM then
@@ -114,7 +121,10 @@ local function claim_one_by_one(claim, queues, virtual, is_paused, consumer, wan
       elseif claim.claimed >= want then
         claim.more = true
         break
+      elseif last_chance(record) and claim.chances == 0 then
+        claim.more = true
       else
+        if last_chance(record) then claim.chances = claim.chances - 1 end
         local fence = record[FENCE] + 1
         redis.call('ZREM', returned_key, id)
         local got = redis.call('XCLAIM', stream_key(record[QUEUE]), group, consumer, 0, record[ENTRY],
@@ -122,7 +132,7 @@ local function claim_one_by_one(claim, queues, virtual, is_paused, consumer, wan
         if got[1] then claim.start(record[QUEUE], record[ENTRY], fence, id, packed) end
       end
     end
-    if i == want + 16 and claim.claimed < want and not next(blocked) then claim.more = true end
+    if i == want + 16 + MOST_SPARED and claim.claimed < want and not next(blocked) then claim.more = true end
   end
 
   -- Heads of the queues that have something to start, cheapest virtual time first (stride scheduling).
@@ -196,12 +206,13 @@ local function claim_one_by_one(claim, queues, virtual, is_paused, consumer, wan
 end
 
 -- Returns what `starting` describes; takes the client off `ready` or leaves it there, to match. `counts` are its `odd`,
--- `returned`, `ready`, `leased` and `full`, where they have been read already.
-local function claim(consumer, want, counts)
+-- `returned`, `ready`, `leased` and `full`, where they have been read already. `chances`: how many tasks on their last chance may
+-- start, none by default.
+local function claim(consumer, want, counts, chances)
   local odd, returned, ready, leased, full =
     unpack(counts or redis.call('HMGET', counts_key, 'odd', 'returned', 'ready', 'leased', 'full'), 1, 5)
   local queues, in_flight, virtual, is_paused = read_queues()
-  local claim = starting(limit_now(), in_flight)
+  local claim = starting(limit_now(), in_flight, chances or 0)
   if #queues == 1 and not odd and not returned and not is_paused(queues[1].name) then
     claim_plainly(claim, queues[1], consumer, want)
   else
