@@ -50,7 +50,6 @@ _PATTERNS: Final = (
     (re.compile(r"://[^/?#\s\"'<>]*@"), f"://{HIDDEN}@"),
     (re.compile(r"\b(Bearer|bearer|Basic) +[A-Za-z0-9+/=._~-]{4,}"), rf"\1 {HIDDEN}"),
     (re.compile(r"\b(whsec|gwk)_[A-Za-z0-9+/=_-]+"), rf"\1_{HIDDEN}"),
-    (re.compile(r"\bgwk_[A-Za-z0-9_-]+"), f"gwk_{HIDDEN}"),
     # As JSON (also within a JSON string, and in lists), as Python writes it, as a form and as a header line: a target
     # may give back what it was sent.
     (re.compile(rf"(?i)(\"(?:{_NAMES})\"\s*:\s*)\"(?:[^\"\\]|\\.)*\"?"), rf'\1"{HIDDEN}"'),

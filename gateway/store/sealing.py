@@ -41,11 +41,13 @@ class Sealer:
         self._keys = {name: key for name, key in keys if name != IN_THE_CLEAR}
         self._first = keys[0][0] if keys and keys[0][0] != IN_THE_CLEAR else None
         self._cipher: Callable[[bytes], Any] | None = None
+        self._refused: type[Exception] = ValueError
         if self._keys:
-            # Imported where it is used: it takes as long to load as half of the rest.
+            # Imported where it is wanted: who seals nothing need not wait for it at each start.
+            from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - see above
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - see above
 
-            self._cipher = AESGCM
+            self._cipher, self._refused = AESGCM, InvalidTag
 
     @property
     def on(self) -> bool:
@@ -68,14 +70,11 @@ class Sealer:
         if key is None or self._cipher is None:
             reason = f"sealed with the key {name[:32]}, which TASK_ENCRYPTION_KEYS does not have"
             raise Unreadable(reason)
-        # Cryptography's own error has no common base with the standard library's.
-        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - see above
-
         named = _named(client_id, unique)
         try:
             raw = b64decode(text, validate=True)
             plain = self._cipher(_task_key(key, named)).decrypt(raw[:_NONCE], raw[_NONCE:], _bound(named, purpose))
-        except (InvalidTag, ValueError):
+        except (self._refused, ValueError):
             reason = f"sealed content was changed, or moved from another task (key {name[:32]})"
             raise Unreadable(reason) from None
         opened: bytes = plain
