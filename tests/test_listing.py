@@ -146,6 +146,34 @@ async def test_the_walk_over_clients_meets_each_once(store: Store) -> None:
     assert sorted(rest + [task.view.client_id for task in page.tasks]) == names
 
 
+async def test_a_client_that_leaves_while_others_are_walked_hides_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks move when clients become idle in the midst of a page; each of those that wait is met all the same."""
+    names = [f"client-{number:03}" for number in range(70)]
+    ids = {name: await admit(store, name) for name in names}
+    look = store.listing._places
+
+    async def while_others_end(key: str, start: int, stop: int) -> Any:
+        found = await look(key, start, stop)
+        for place in found[:20] if start == 0 and stop > 0 else []:
+            await store.tasks.cancel(place.client, ids[place.client])
+        return found
+
+    monkeypatch.setattr(store.listing, "_places", while_others_end)
+    waiting = TaskFilter(states=frozenset({State.QUEUED}))
+    found = [
+        task.view.client_id for task in (await store.listing.page(waiting, cursor=None, limit=99, newest=True)).tasks
+    ]
+    monkeypatch.undo()
+    left = {
+        task.view.client_id for task in (await store.listing.page(waiting, cursor=None, limit=99, newest=True)).tasks
+    }
+    assert left <= set(found)
+    assert len(set(found)) == len(found)
+    assert len(left) < 70
+
+
 async def test_a_page_is_bounded_and_goes_on(store: Store) -> None:
     """Where nothing matches, a page looks at two thousand tasks, says where to go on, and the next one finds it."""
     await limit(store, "acme", 1, 10**6)

@@ -173,11 +173,26 @@ class Listing:
             yield [cursor]
         begin = 0 if cursor is None else self._keyspace.partition(cursor.client)
         for partition in range(begin, self._keyspace.partitions):
-            key = self._keyspace.active(partition)
-            rank = await self._rank_behind(key, cursor) if cursor is not None and partition == begin else 0
-            while rows := await self._rows(key, rank, rank + _AT_ONCE - 1):
-                rank += len(rows)
-                yield [Place(client, score) for client, score in rows]
+            last = cursor if cursor is not None and partition == begin else None
+            async for chunk in self._active(self._keyspace.active(partition), last):
+                yield chunk
+
+    async def _active(self, key: str, last: Place | None) -> AsyncIterator[list[Place]]:
+        """The active clients behind ``last``. Those that come and go move the ranks of the others, so each look begins
+        with the last one of the look before; where that is elsewhere by now, its place is searched."""
+        rank = 0
+        while True:
+            places = await self._places(key, max(0, rank - 1), rank + _AT_ONCE - 1)
+            if last is not None and rank and places and places[0] == last:
+                places = places[1:]
+            elif last is not None:
+                rank = await self._rank_behind(key, last)
+                places = await self._places(key, rank, rank + _AT_ONCE - 1)
+            if not places:
+                return
+            rank += len(places)
+            last = places[-1]
+            yield places
 
     async def _rank_behind(self, key: str, place: Place) -> int:
         """The rank of the first active client behind the place, whose own client may be elsewhere now, or gone."""
@@ -185,13 +200,13 @@ class Listing:
         high = int(await self._runner.command("ZCARD", key, tries=_READS))
         while low < high:
             middle = (low + high) // 2
-            rows = await self._rows(key, middle, middle)
-            if rows and (rows[0][1], rows[0][0]) <= (place.score, place.client):
+            found = await self._places(key, middle, middle)
+            if found and (found[0].score, found[0].client) <= (place.score, place.client):
                 low = middle + 1
             else:
                 high = middle
         return low
 
-    async def _rows(self, key: str, start: int, stop: int) -> list[tuple[str, int]]:
+    async def _places(self, key: str, start: int, stop: int) -> list[Place]:
         rows: list[Any] = await self._runner.command("ZRANGE", key, start, stop, "WITHSCORES", tries=_READS)
-        return [(rows[at].decode(), int(float(rows[at + 1]))) for at in range(0, len(rows), 2)]
+        return [Place(rows[at].decode(), int(float(rows[at + 1]))) for at in range(0, len(rows), 2)]
