@@ -19,7 +19,7 @@ TABLE = (
     *(bad_inputs.BODIES + bad_inputs.ENCODINGS + bad_inputs.NUMBERS + bad_inputs.IDS + bad_inputs.URLS),
     *(bad_http.LINES + bad_http.HEADERS + bad_http.SIZES + bad_http.SMUGGLING + bad_http.STALLING),
 )
-SECONDS = 5.0  # for an answer; the deadlines of what stalls are shortened
+SECONDS = 10.0  # for an answer; the deadlines of what stalls are shortened
 MEMORY = 64 * 1024  # KiB that the process may grow by at its peak
 
 

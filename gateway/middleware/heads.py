@@ -98,7 +98,7 @@ class Heads:
         heeded = dict(named)
         if lines.url != self._path or len(heeded) != len(named) or not heeded.keys() <= _INERT | _HEEDED:
             return None
-        if heeded.get("connection", "keep-alive").lower() != "keep-alive":
+        if "host" not in heeded or heeded.get("connection", "keep-alive").lower() != "keep-alive":
             return None
         length = heeded.get("content-length", "")
         if not _DIGITS.fullmatch(length) or not is_json_type(heeded.get("content-type")):
