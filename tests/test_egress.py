@@ -14,7 +14,7 @@ from raw_http import a_task
 from topologies import valkey_server
 
 from gateway import metrics
-from gateway.dispatch import hosts
+from gateway.dispatch import egress, hosts
 from gateway.dispatch.egress import EgressGuard, TargetRefused
 from gateway.dispatch.sender import HttpSender
 from gateway.errors import StoreUnavailable
@@ -268,19 +268,21 @@ def test_what_is_own_by_now_is_never_dialled() -> None:
     guard.check_proxied("10.1.2.3", 6379)
 
 
-def test_redis_is_refused_on_every_address_of_its_machine() -> None:
-    """A Redis that is configured on loopback may listen on the other addresses of this machine too; other ports are not
-    its own, nor are other machines."""
-    for redis in ("127.0.0.1", "::1", "localhost"):
+def test_redis_is_refused_on_every_address_of_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that is configured on one address of this machine may listen on the others too; other ports are not its
+    own, nor are other machines."""
+    monkeypatch.setattr(egress, "is_local", lambda address: str(address) in {"127.0.0.1", "::1", "10.0.0.5"})
+    for redis in ("127.0.0.1", "::1", "10.0.0.5"):
         guard = EgressGuard(["127.0.0.0/8", "::1"], own=[(redis, 6379)])
-        assert not dials(guard, "127.0.0.1", 6379)
-        assert guard.check_literal("http://127.0.0.1:6379/") is not None
-        assert dials(guard, "127.0.0.1", 6380)
-        assert dials(guard, "192.0.2.1", 6379)
-    assert not dials(EgressGuard(["127.0.0.0/8"], own=[("127.0.0.1", 6379)]), "127.0.0.2", 6379)
+        for address in ("127.0.0.1", "::1", "10.0.0.5", "::ffff:10.0.0.5"):
+            assert not dials(guard, address, 6379)
+            assert dials(guard, address, 6380)
+        assert guard.check_literal("http://10.0.0.5:6379/") is not None
+        assert dials(guard, "10.0.0.6", 6379)
     named = EgressGuard(["127.0.0.0/8"], own=[("redis.test", 6379)])
     with pytest.raises(TargetRefused, match="its Redis"):
-        named.check_dial("127.0.0.2", 6379, "alias.test", ["127.0.0.1"])
+        named.check_dial("10.0.0.5", 6379, "alias.test", ["127.0.0.1"])
+    named.check_dial("10.0.0.6", 6379, "alias.test", ["127.0.0.1"])
 
 
 def test_behind_a_proxy_names_of_metadata_and_loopback_stay_closed() -> None:

@@ -93,10 +93,10 @@ class EgressGuard:
     ``allow``: entries of OUTBOUND_ALLOW, each an address, a network or a name, with a port or without (an
     IPv6 one in brackets then: ``[::1]:9000``). A name's entry holds for URLs that carry that very name.
     ``deny``: the same of OUTBOUND_DENY, which wins over ``allow``.
-    ``upstream``: UPSTREAM_URL, whose origin is always allowed. ``own``: (host, port) of every listener of
-    the gateway and of its Redis, refused always, by UPSTREAM_URL too; add what is only known later with
-    `add_own`. ``nodes`` tells the same of a Cluster's nodes, which come and go. A malformed entry raises ValueError
-    naming the setting.
+    ``upstream``: UPSTREAM_URL, whose origin is always allowed. ``own``: (host, port) of the gateway's Redis, refused
+    always, by UPSTREAM_URL too; where it is this machine, on each of its addresses. Listeners are added with `add_own`
+    once they are bound. ``nodes`` tells what comes and goes: a Cluster's nodes, listeners of other processes. A
+    malformed entry raises ValueError naming the setting.
     """
 
     def __init__(
