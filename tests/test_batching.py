@@ -15,8 +15,9 @@ from gateway.errors import StoreUnavailable
 from gateway.models import Admitted
 from gateway.settings import Settings
 from gateway.store import batching, open_store
-from gateway.store.batching import CommandError, MultiplexedLink
+from gateway.store.batching import MultiplexedLink
 from gateway.store.connection import SingleRedis
+from gateway.store.link import CommandError
 
 TIMEOUT = 5.0
 

@@ -9,9 +9,9 @@ from conftest import DEADLINE, until
 from proxy import proxy_to
 
 from gateway.settings import Settings
-from gateway.store.batching import Dial
 from gateway.store.connection import arguments, connect
 from gateway.store.doorbell import Doorbell
+from gateway.store.link import Dial
 
 
 async def test_a_lost_server_leaves_the_other_channels_heard(store_url: str) -> None:

@@ -21,7 +21,7 @@ from gateway.errors import StoreUnavailable
 from gateway.models import Verdict
 from gateway.settings import Settings
 from gateway.store import open_store
-from gateway.store.batching import CommandError
+from gateway.store.link import CommandError
 
 
 def dials(guard: EgressGuard, address: str, port: int = 80, host: str | None = None) -> bool:

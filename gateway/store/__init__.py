@@ -15,19 +15,20 @@ from gateway.models import RateLimit
 from gateway.settings import Settings
 from gateway.store.admission import Admissions
 from gateway.store.audit import Audit
-from gateway.store.batching import CommandError, Dial, Link, MultiplexedLink, Seal
+from gateway.store.batching import MultiplexedLink
 from gateway.store.claims import Claims
 from gateway.store.client_keys import ClientKeys
 from gateway.store.clients import Clients
 from gateway.store.cluster import RedisCluster
 from gateway.store.connection import Deployment, SingleRedis, too_old
 from gateway.store.doorbell import Doorbell
-from gateway.store.durability import seal
+from gateway.store.durability import confirmation
 from gateway.store.figures import Figured
 from gateway.store.health import ServerHealth, server_health
 from gateway.store.jobs import Jobs
 from gateway.store.journal import Journal
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
+from gateway.store.link import CommandError, Confirmation, Dial, Link
 from gateway.store.listing import Listing
 from gateway.store.payload import Payloads
 from gateway.store.replicas import Replicas
@@ -105,15 +106,15 @@ class Store:
     def _runner(self, settings: Settings, keyspace: Keyspace) -> tuple[Link, Runner]:
         """A link, and what runs scripts over it; with DURABILITY also the link of those that wait."""
 
-        def make(dial: Dial, ending: Seal | None = None) -> MultiplexedLink:
+        def make(dial: Dial, ending: Confirmation | None = None) -> MultiplexedLink:
             return MultiplexedLink(dial, settings.redis_timeout, ending)
 
-        link, sealed = self._redis.link(make), None
+        link, confirmed = self._redis.link(make), None
         self._links.append(link)
-        if (ending := seal(settings)) is not None:
-            sealed = self._redis.link(lambda dial: make(dial, ending))
-            self._links.append(sealed)
-        return link, Runner(link, keyspace, self.tiers, settings.redis_timeout, sealed)
+        if (ending := confirmation(settings)) is not None:
+            confirmed = self._redis.link(lambda dial: make(dial, ending))
+            self._links.append(confirmed)
+        return link, Runner(link, keyspace, self.tiers, settings.redis_timeout, confirmed)
 
     def nodes(self) -> list[tuple[str, int]]:
         """Host and port of every server that is not in the settings, as far as they are known by now."""

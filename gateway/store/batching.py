@@ -7,8 +7,8 @@ where the connection drops after that, its caller learns that nobody knows wheth
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, NamedTuple, Protocol, cast
+from collections.abc import AsyncIterator
+from typing import Any, Final, cast
 
 import hiredis
 import structlog
@@ -16,11 +16,9 @@ from redis.asyncio.connection import AbstractConnection
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
+from gateway.store.link import CommandError, Confirmation, Dial, describe
 
 log = structlog.get_logger()
-
-Command = tuple[str | bytes | int | float, ...]
-Dial = Callable[[], Awaitable[AbstractConnection]]
 
 _RETRY_CONNECT_AFTER: Final = 0.2
 _COMPLAIN_AGAIN_AFTER: Final = 10.0
@@ -35,36 +33,6 @@ _STOPPING: Final = "The gateway is stopping."
 _UNKNOWN: Final = "Redis did not answer; it is not known whether the request was carried out."
 
 
-class Seal(NamedTuple):
-    """What ends each flush of a link whose replies only count once others have what it wrote: the wait for that, what
-    tells its reply is enough, and the seconds it may take."""
-
-    wait: Command
-    met: Callable[[Any], bool]
-    seconds: float
-
-
-class CommandError(Exception):
-    """Redis answered with an error; ``code`` is its first word."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.code = text.partition(" ")[0]
-
-
-class Link(Protocol):
-    """A way to Redis: one command, one reply. Raises CommandError or StoreUnavailable."""
-
-    async def execute(self, *command: str | bytes | int | float) -> Any:
-        """Send the command and return its reply; strings are bytes."""
-
-    def scan(self, pattern: str) -> AsyncIterator[bytes]:
-        """All keys that match, some perhaps twice."""
-
-    async def close(self) -> None:
-        """Drop the connection; unanswered commands fail."""
-
-
 class _Wire:
     """One connection: what was sent over it and has no reply yet. A new connection starts with a new one, so that bytes
     of an old connection can never answer a command of the next."""
@@ -76,7 +44,7 @@ class _Wire:
         connection._reader = connection._writer = None  # noqa: SLF001 - else it warns that nobody closed it
         self.unanswered: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self.retired = ""  # why nothing more is sent over it
-        self.sealing = False
+        self.confirming = False
 
 
 class MultiplexedLink:
@@ -84,13 +52,13 @@ class MultiplexedLink:
 
     ``dial`` gives a connection that is set up, or fails in bounded time; no caller waits longer than ``timeout``, be it
     for the connection or for the reply. A server that turns out to be a replica (READONLY) is dialled anew. With a
-    ``seal`` each flush ends with it, the next one waits for it, and replies are handed out once it was met.
+    ``confirmation`` each flush ends with it, the next one waits for it, and replies are handed out once it was met.
     """
 
-    def __init__(self, dial: Dial, timeout: float, seal: Seal | None = None) -> None:
+    def __init__(self, dial: Dial, timeout: float, confirmation: Confirmation | None = None) -> None:
         self._dial = dial
-        self._timeout = timeout if seal is None else timeout + seal.seconds
-        self._seal = seal
+        self._timeout = timeout if confirmation is None else timeout + confirmation.seconds
+        self._confirmation = confirmation
         self._loop = asyncio.get_running_loop()
         self._wire: _Wire | None = None
         self._outgoing: list[tuple[float, bytes, asyncio.Future[Any]]] = []
@@ -216,7 +184,7 @@ class MultiplexedLink:
     def _flush(self) -> None:
         self._flush_scheduled = False
         wire = self._wire
-        if wire is None or wire.retired or wire.sealing or not self._outgoing:
+        if wire is None or wire.retired or wire.confirming or not self._outgoing:
             return
         chunks, futures = [], []
         for _, packed, future in self._outgoing:
@@ -227,29 +195,29 @@ class MultiplexedLink:
         self._outgoing_bytes = 0
         if not chunks:
             return
-        if self._seal is not None:
-            futures = self._sealed(wire, self._seal, chunks, futures)
+        if self._confirmation is not None:
+            futures = self._confirmed(wire, self._confirmation, chunks, futures)
         now = self._loop.time()
         wire.unanswered.extend([(now, future) for future in futures])
         wire.writer.write(b"".join(chunks))
         self._arm()
 
-    def _sealed(
-        self, wire: _Wire, seal: Seal, chunks: list[bytes], futures: list[asyncio.Future[Any]]
+    def _confirmed(
+        self, wire: _Wire, confirmation: Confirmation, chunks: list[bytes], futures: list[asyncio.Future[Any]]
     ) -> list[asyncio.Future[Any]]:
-        """End the flush with the seal; the futures that the replies go to meanwhile."""
+        """End the flush with what confirms it; the futures that the replies go to meanwhile."""
         held = [self._loop.create_future() for _ in futures]
         wait = self._loop.create_future()
-        chunks.append(hiredis.pack_command(seal.wait))  # type: ignore[arg-type]
-        wire.sealing = True
+        chunks.append(hiredis.pack_command(confirmation.wait))  # type: ignore[arg-type]
+        wire.confirming = True
 
         def settle(_: asyncio.Future[Any]) -> None:
-            wire.sealing = False
-            met = _answered(wait) and seal.met(wait.result())
+            wire.confirming = False
+            met = _answered(wait) and confirmation.met(wait.result())
             if not met:
                 metrics.redis_error("durability")
                 got = wait.exception() or wait.result()
-                log.error("redis_error", redis_operation="durability", error=f"{seal.wait}: {got}")
+                log.error("redis_error", redis_operation="durability", error=f"{confirmation.wait}: {got}")
             for early, future in zip(held, futures, strict=True):
                 _hand_over(early, future, met=met)
             self._flush()
@@ -324,20 +292,12 @@ class MultiplexedLink:
         del self._outgoing[:count]
 
 
-def describe(error: BaseException) -> str:
-    """An error's kind and text for the log; redis-py's texts name host and port, never the password."""
-    cause = f" ({error.__cause__})" if error.__cause__ else ""
-    if isinstance(error, StoreUnavailable):
-        return f"{error.message}{cause}"
-    return f"{type(error).__name__}: {str(error) or 'no answer in time'}{cause}"
-
-
 def _answered(future: asyncio.Future[Any]) -> bool:
     return future.exception() is None and not isinstance(future.result(), hiredis.ReplyError)
 
 
 def _hand_over(early: asyncio.Future[Any], future: asyncio.Future[Any], *, met: bool) -> None:
-    """Give the caller the reply that was held; errors of Redis need no seal, since nothing was stored."""
+    """Give the caller the reply that was held; errors of Redis need no confirmation, since nothing was stored."""
     lost = early.exception()
     if future.done():
         return

@@ -15,9 +15,10 @@ from redis.exceptions import RedisError
 from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
-from gateway.store.batching import Command, CommandError, Dial, MultiplexedLink, describe
+from gateway.store.batching import MultiplexedLink
 from gateway.store.connection import MakeLink, arguments, ask, connect
 from gateway.store.keyspace import Keyspace
+from gateway.store.link import Command, CommandError, Dial, describe
 
 log = structlog.get_logger()
 

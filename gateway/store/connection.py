@@ -10,7 +10,8 @@ from redis.backoff import NoBackoff
 
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
-from gateway.store.batching import Dial, Link, MultiplexedLink
+from gateway.store.batching import MultiplexedLink
+from gateway.store.link import Dial, Link
 from gateway.store.refusals import advice
 
 MakeLink = Callable[[Dial], MultiplexedLink]

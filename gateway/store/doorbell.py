@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
-from gateway.store.batching import Dial, describe
 from gateway.store.connection import hang_up
+from gateway.store.link import Dial, describe
 
 log = structlog.get_logger()
 

@@ -7,10 +7,10 @@ links that end each flush with one, and finishing and renewing never share them.
 from typing import Any
 
 from gateway.settings import Settings
-from gateway.store.batching import Seal
+from gateway.store.link import Confirmation
 
 
-def seal(settings: Settings) -> Seal | None:
+def confirmation(settings: Settings) -> Confirmation | None:
     """How a flush ends under these settings, None where Redis's reply is enough."""
     replicas, milliseconds = settings.durability_replicas, int(settings.durability_timeout * 1000)
     if settings.durability == "none":
@@ -24,5 +24,5 @@ def seal(settings: Settings) -> Seal | None:
 
     # Both count from this connection's last write: where an answer tells what another wrote, its script writes, too.
     if settings.durability == "wait":
-        return Seal(("WAIT", replicas, milliseconds), by_replicas, settings.durability_timeout)
-    return Seal(("WAITAOF", 1, replicas, milliseconds), by_disks, settings.durability_timeout)
+        return Confirmation(("WAIT", replicas, milliseconds), by_replicas, settings.durability_timeout)
+    return Confirmation(("WAITAOF", 1, replicas, milliseconds), by_disks, settings.durability_timeout)

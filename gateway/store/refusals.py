@@ -5,7 +5,7 @@ from typing import Final
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from gateway.errors import StoreUnavailable
-from gateway.store.batching import CommandError
+from gateway.store.link import CommandError
 
 _MOVING: Final = "The Redis Cluster is moving this client's data."
 

@@ -17,15 +17,15 @@ from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.models import RateLimit
 from gateway.settings import Settings
-from gateway.store.batching import CommandError, Link
 from gateway.store.keyspace import Keyspace
+from gateway.store.link import CommandError, Link
 from gateway.store.refusals import unavailable
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_SEALED: Final = {"admit", "claim"}  # what DURABILITY holds back until others have it
+_CONFIRMED: Final = {"admit", "claim"}  # what DURABILITY holds back until others have it
 _INCLUDE: Final = re.compile(r"^-- @include (\w+)$", re.MULTILINE)
 
 
@@ -76,10 +76,10 @@ class Runner:
     """Runs scripts for clients over one link."""
 
     def __init__(
-        self, link: Link, keyspace: Keyspace, policy: Policy, timeout: float, sealed: Link | None = None
+        self, link: Link, keyspace: Keyspace, policy: Policy, timeout: float, confirmed: Link | None = None
     ) -> None:
         self.link = link
-        self._sealed = sealed or link
+        self._confirmed = confirmed or link
         self.keyspace = keyspace
         self._policy = policy
         self._timeout = timeout
@@ -92,7 +92,7 @@ class Runner:
     @property
     def durable(self) -> bool:
         """Whether what adds or starts a task waits for replicas or disks (DURABILITY)."""
-        return self._sealed is not self.link
+        return self._confirmed is not self.link
 
     async def run(self, name: str, client_id: str, *args: str | bytes | int | float) -> Any:
         """The reply of a script of one client; raises StoreUnavailable where Redis did not do it or nobody knows."""
@@ -109,7 +109,7 @@ class Runner:
         tail = (len(names), *names, *heads, client_id, policy, *args)
         started = perf_counter()
         try:
-            return await self._call(self._sealed if name in _SEALED else self.link, name, *tail)
+            return await self._call(self._confirmed if name in _CONFIRMED else self.link, name, *tail)
         except CommandError as error:
             metrics.redis_error(name)
             log.error("redis_error", redis_operation=name, error=str(error))

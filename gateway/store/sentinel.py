@@ -12,8 +12,9 @@ from redis.exceptions import RedisError
 from gateway.addresses import sentinel_parts
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
-from gateway.store.batching import Dial, MultiplexedLink, describe
+from gateway.store.batching import MultiplexedLink
 from gateway.store.connection import MakeLink, arguments, ask, connect, hang_up
+from gateway.store.link import Dial, describe
 
 log = structlog.get_logger()
 

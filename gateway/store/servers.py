@@ -9,9 +9,9 @@ import msgspec
 from redis.exceptions import RedisError
 
 from gateway.errors import StoreUnavailable
-from gateway.store.batching import Dial
 from gateway.store.connection import Deployment
 from gateway.store.health import ServerHealth, read_health, read_info
+from gateway.store.link import Dial
 
 _SECONDS: Final = 2.0  # for a server to answer
 _PINGS: Final = 3
