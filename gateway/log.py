@@ -103,6 +103,11 @@ def _console(stream: TextIO) -> structlog.dev.ConsoleRenderer:
     )
 
 
+def tells_debug() -> bool:
+    """Whether debug lines are written: to gather one costs more than not to write it."""
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
 def configure(level: str, fmt: Literal["json", "console"], stream: TextIO | None = None) -> None:
     """Set up logging for the process; once, before the first line. ``stream`` defaults to standard error.
 

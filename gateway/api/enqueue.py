@@ -10,6 +10,7 @@ from aiohttp import web
 from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.keys import AppKeys, RequestKeys
+from gateway.log import tells_debug
 from gateway.middleware.answers import json_answer, limit_body
 from gateway.middleware.contracts import Dispatching, Planned
 from gateway.middleware.window import NotAdmitted
@@ -70,7 +71,8 @@ def note_admitted(admission: Admitted, client_id: str, queue: str, dispatcher: D
     metrics.enqueued(client_id, queue)
     if admission.created:
         log.info("client_created", client=client_id)
-    log.debug("task_enqueued", client=client_id, task=admission.task_id, queue=queue)
+    if tells_debug():
+        log.debug("task_enqueued", client=client_id, task=admission.task_id, queue=queue)
     if dispatcher is not None and not admission.scheduled:
         asyncio.get_running_loop().call_soon(dispatcher.admitted, client_id, context=_CLEAN)
 

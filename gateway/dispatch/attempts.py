@@ -15,6 +15,7 @@ from gateway.dispatch.leases import Leases
 from gateway.dispatch.retry import retry_delay
 from gateway.dispatch.sender import Sender
 from gateway.errors import StoreUnavailable
+from gateway.log import tells_debug
 from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
 from gateway.tracing.context import trace_id
 
@@ -106,12 +107,15 @@ def _internal_error() -> Outcome:
 
 
 def _log_finished(task: ClaimedTask, outcome: Outcome, retry_in: float | None, owned: bool) -> None:
+    quiet = owned and (outcome.verdict is Verdict.DELIVERED or retry_in is not None)
+    if quiet and not tells_debug():
+        return
     told = {"client": task.client_id, "task": task.task_id, "attempt": task.attempt, "reason": outcome.reason}
     if task.trace:
         told["trace_id"] = trace_id(task.trace)
     if not owned:
         log.info("task_not_owned", **told)
-    elif outcome.verdict is Verdict.DELIVERED or retry_in is not None:
+    elif quiet:
         log.debug("task_finished", verdict=outcome.verdict.value, retry_in=retry_in, **told)
     else:
         log.warning("task_dead", **told)
