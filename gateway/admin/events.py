@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import orjson
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -15,6 +16,8 @@ from gateway.errors import GatewayError, InvalidBody, ServiceUnavailable
 from gateway.keys import AppKeys, RequestKeys
 from gateway.middleware.answers import error_answer
 from gateway.middleware.sessions import session_of
+
+log = structlog.get_logger()
 
 # What can be watched: calls whose cost is small and does not grow with what is stored.
 WATCHABLE: Final[Mapping[str, Handler]] = {
@@ -74,6 +77,8 @@ async def stream(request: web.Request) -> web.StreamResponse:
         await _tell(request, response, watched, streams)
     except ConnectionError:
         pass  # the page was closed or hidden
+    except Exception:
+        log.exception("events_failed")  # the head is sent, so it can't become an answer; the browser comes again
     finally:
         streams.open -= 1
     return response
