@@ -90,7 +90,11 @@ SMUGGLING = (
     Bad("trailers without end", chunked(b"2\r\n{}\r\n0\r\n" + b"X-A: 1\r\n" * 20_000), 400),
 )
 
+KEPT = b"POST /v1/enqueue HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
 STALLING = (
+    Bad("a body that stalls on a kept connection", KEPT % 9 + b"{", 408),
+    Bad("a body that ends early on a kept connection", KEPT % 9 + b"{", None, half_closed=True),
     Bad("a body that stalls", request("POST /v1/enqueue", "Content-Length: 9") + b"{", 408),
     Bad("chunks that stall", chunked(b"2\r\n{}\r\n"), 408),
     Bad("a chunk that stalls", chunked(b"9\r\n{"), 408),
