@@ -6,9 +6,14 @@ import json
 import pytest
 from conftest import GatewayFactory, Target
 from multidict import CIMultiDict
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
+from test_express import body, ready, taken
 
 from gateway.tracing import context
 from gateway.tracing.context import joined, received, sent
+
+__all__ = ["taken"]  # a fixture
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
@@ -111,3 +116,28 @@ async def test_the_context_reaches_the_target(gateway: GatewayFactory, target: T
         ("/odd", "none", None),
         ("/own", OTHER, None),
     ]
+
+
+async def test_the_express_way_carries_it(gateway: GatewayFactory, a_client: str, taken: list[bool]) -> None:
+    """A request that passes aiohttp by brings its context along, and a line about its refusal names it."""
+    gw = await ready(gateway, a_client)
+    given = {"traceparent": PARENT}
+    status, answer, _ = await gw.enqueue(body(a_client), headers=given)
+    assert (status, taken[-1]) == (201, True)
+    path = f"/admin/tasks/{answer['task_id']}?client_id={a_client}"
+    assert (await gw.admin("GET", path))[1]["trace_id"] == PARENT[3:35]
+    limits = {"max_concurrent": 1, "requests_per_min": 1}
+    await gw.admin("PUT", "/admin/clients/set", json={"client_id": a_client, "rate_limit": limits})
+    assert (await gw.enqueue(body(a_client)))[0] == 429  # by the chain, since what was known of the client is forgotten
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        assert (await gw.enqueue(body(a_client), headers=given))[0] == 429
+    assert taken[-1]
+    told = {line["event"]: line.get("trace_id") for line in lines}
+    assert told["rate_limited"] == told["request"] == PARENT[3:35]
+
+
+def test_a_header_of_the_task_is_sent_once() -> None:
+    """In whatever case the task spells its own, no second one stands beside it."""
+    own = {"TraceParent": OTHER, "TRACESTATE": "a=1"}
+    assert sent(f"{PARENT}\nb=2", own) == []
+    assert sent(f"{PARENT}\nb=2", {}) == [("traceparent", PARENT), ("tracestate", "b=2")]

@@ -30,6 +30,7 @@ from gateway.middleware.window import refused, window_headers
 from gateway.models import Admission, Admitted, Client, Duplicate
 from gateway.settings import Settings
 from gateway.store import Store
+from gateway.tracing.context import trace_id
 
 log = structlog.get_logger()
 
@@ -155,7 +156,9 @@ class Express:
             if isinstance(admission, Admitted | Duplicate):
                 status, body = enqueued_body(admission, planned, client.client_id)
                 return status, headers, json_bytes(body)
-            with structlog.contextvars.bound_contextvars(request_id=taken.request_id):
+            trace = trace_id(planned.spec.trace)
+            named = {"trace_id": trace} if trace else {}
+            with structlog.contextvars.bound_contextvars(request_id=taken.request_id, **named):
                 problem = refused(admission, planned, client)
                 problem.headers.update(headers)
                 log.info("request", method="POST", path=ROUTE, status=problem.status)
