@@ -2,8 +2,7 @@
 
 from typing import Any, Final
 
-from gateway.openapi import answers, task_answers
-from gateway.openapi.figures import RedisNodes
+from gateway.openapi import answers, figures, task_answers
 
 _ATTEMPT: Final = {
     "status": 503,
@@ -32,6 +31,7 @@ _DETAILED: Final = {
     "timeout": 1800,
     "size": 260,
     "max_concurrent": None,
+    "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     "history": [_ATTEMPT],
 }
 _JOB: Final = {
@@ -109,6 +109,15 @@ _NODE: Final = {
     "replicas": [{"address": "10.0.0.8:6379", "state": "online", "lag": 0}],
 }
 
+_USAGE: Final = {
+    "admitted": 120,
+    "refused": 8,
+    "delivered": 117,
+    "failed": 3,
+    "duration_p50": 0.018,
+    "duration_p95": 0.21,
+}
+
 OPERATORS_ANSWERED: Final[dict[type, Any]] = {
     answers.ActiveClients: {"clients": [_FIGURES], "next_cursor": None},
     answers.Figures: _FIGURES,
@@ -117,5 +126,29 @@ OPERATORS_ANSWERED: Final[dict[type, Any]] = {
     task_answers.Job: _JOB,
     task_answers.JobList: {"jobs": [_JOB]},
     task_answers.PurgedQueue: {"client_id": "my-service-123", "queue": "default", "tasks": 12},
-    RedisNodes: {"topology": "single", "nodes": [_NODE], "unreachable": []},
+    figures.UsageSteps: {
+        "client_id": "my-service-123",
+        "step": "hour",
+        "from": "2024-01-15T10:00:00Z",
+        "to": "2024-01-15T11:00:00Z",
+        "points": [{"at": "2024-01-15T10:00:00Z", **_USAGE}],
+        "total": _USAGE,
+    },
+    figures.Candidates: {
+        "minutes": 10,
+        "since": "2024-01-14T11:00:00Z",
+        "candidates": [
+            {
+                "client_id": "my-service-123",
+                "tier": "free",
+                "rate_limit": {"max_concurrent": 1, "requests_per_min": 10},
+                "refused_minutes": 42,
+                "refused": 900,
+                "admitted": 300,
+                "next_tier": "basic",
+            }
+        ],
+        "count": 1,
+    },
+    figures.RedisNodes: {"topology": "single", "nodes": [_NODE], "unreachable": []},
 }
