@@ -118,6 +118,26 @@ async def test_another_process_goes_on_where_one_stopped(opened: Opened, monkeyp
     assert (await one.windows.usage("acme")).queued == 250
 
 
+async def test_what_this_version_cannot_read_is_left_alone(opened: Opened, deployment: Deployment) -> None:
+    """A job of a newer version stays for those that know it, others are worked on; one that is gone is forgotten."""
+    store = await opened()
+    strange = await store.jobs.create("cancel", TaskFilter(), dry_run=True, **TOLD)
+    gone = await store.jobs.create("cancel", TaskFilter(), dry_run=True, **TOLD)
+    job = await store.jobs.create("cancel", TaskFilter(), dry_run=True, **TOLD)
+    keyspace = deployment.keyspace
+    async with deployment.raw() as raw:
+        await raw.set(keyspace.job(strange.job_id), '{"state": "new"}')
+        await raw.delete(keyspace.job(gone.job_id))
+        taken = await store.jobs.take("me")
+        assert taken is not None
+        assert taken.job_id == job.job_id
+        assert await store.jobs.take("me") is None
+        open_jobs = await raw.zrange(keyspace.open_jobs, 0, -1)
+        assert strange.job_id in open_jobs
+        assert gone.job_id not in open_jobs
+    assert [each.job_id for each in await store.jobs.all()] == [job.job_id]
+
+
 async def test_an_abort_holds_after_the_step_it_meets(opened: Opened) -> None:
     """What is left stays as it is, and what the last step did is counted."""
     store = await opened()

@@ -5,10 +5,13 @@ from secrets import token_hex
 from typing import Final, Literal
 
 import msgspec
+import structlog
 
 from gateway.store.scripts import Runner
 from gateway.store.steering import Action
 from gateway.task_filter import TaskFilter
+
+log = structlog.get_logger()
 
 KEPT: Final = 100
 KEPT_SECONDS: Final = 7 * 86_400
@@ -53,6 +56,15 @@ _decode = msgspec.json.Decoder(Job).decode
 _encode = msgspec.json.Encoder(order="deterministic").encode  # sets, too: what it was is compared as text
 
 
+def _readable(job_id: str, text: bytes) -> Job | None:
+    """One that a newer version wrote may be none for this one, which leaves it alone."""
+    try:
+        return _decode(text)
+    except msgspec.DecodeError as error:
+        log.warning("job_unreadable", job=job_id, error=str(error))
+        return None
+
+
 class Jobs:
     """The jobs there are. Each change gives the job as it then is, or None where another process was faster."""
 
@@ -77,7 +89,7 @@ class Jobs:
     async def get(self, job_id: str) -> Job | None:
         """The job, None where there is none, or no longer."""
         text = await self._runner.command("GET", self._keyspace.job(job_id), tries=_READS)
-        return None if text is None else _decode(text)
+        return None if text is None else _readable(job_id, text)
 
     async def all(self) -> list[Job]:
         """The last ones, newest first."""
@@ -85,7 +97,8 @@ class Jobs:
         if not ids:
             return []
         texts = await self._runner.command("MGET", *(self._keyspace.job(name.decode()) for name in ids), tries=_READS)
-        return [_decode(text) for text in texts if text is not None]
+        jobs = [_readable(name.decode(), text) for name, text in zip(ids, texts, strict=True) if text is not None]
+        return [job for job in jobs if job is not None]
 
     async def take(self, worker: str) -> Job | None:
         """One that nobody works on, for ``worker``."""
@@ -94,7 +107,8 @@ class Jobs:
         for name in await self._runner.command("ZRANGE", key, "-inf", now, "BYSCORE", "LIMIT", 0, 10, tries=_READS):
             job = await self.get(name.decode())
             if job is None:
-                await self._runner.command("ZREM", key, name)
+                if not await self._runner.command("EXISTS", self._keyspace.job(name.decode()), tries=_READS):
+                    await self._runner.command("ZREM", key, name)
                 continue
             again = int(job.worker is not None)
             taken = await self.update(job, worker=worker, taken_over=job.taken_over + again)
