@@ -43,7 +43,15 @@ class Client(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     allowed_hosts: tuple[str, ...] | None = None
 
 
-class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
+class Unshown(msgspec.Struct, frozen=True):
+    """What carries a task's headers and body: shown by the name of its kind, wherever a log or a traceback shows it."""
+
+    def __repr__(self) -> str:
+        """Without any of its values."""
+        return f"<{type(self).__name__}>"
+
+
+class TaskSpec(Unshown, frozen=True, kw_only=True):
     """One accepted-to-be task: what `store.tasks.admit` stores.
 
     ``delay`` and ``run_at`` (Unix ms, 0: none) exclude each other. ``bound`` is the override's ``max_concurrent``, 0
@@ -185,7 +193,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: float | None = None
 
 
-class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimedTask(Unshown, frozen=True, kw_only=True):
     """A task this process has claimed and must finish or hand back.
 
     ``entry`` and ``fence`` identify the claim (stream entry id, delivery count). ``attempt`` is 1 for the first call

@@ -7,12 +7,16 @@ import sys
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 import structlog
 
 from gateway import log, redaction
+from gateway.api.task_rules import TaskFields
+from gateway.models import TaskSpec
 from gateway.redaction import SHOWN_HEADERS, mask, scrub, scrub_fields, shown_headers, shown_url
 from gateway.settings import Settings
+from gateway.store.records import claimed, fixed_fields
 
 SECRET = "s3cr3t-canary"
 
@@ -175,6 +179,18 @@ def test_what_goes_past_the_log_goes_through_it(
     assert "ValueError: *** is no port" in told[0]["exception"]
     assert told[1]["logger"] == "library"
     assert SECRET not in stream.getvalue() + "".join(capsys.readouterr())
+
+
+def test_what_carries_a_task_shows_nothing_of_it() -> None:
+    """Printed by an exception, a library or a debugger, a task shows its kind and none of its values."""
+    task = {"url": SECRET, "headers": {SECRET: SECRET}, "body": SECRET.encode(), "method": "POST", "queue": "q"}
+    spec = TaskSpec(**task, requests_per_min=1)  # type: ignore[arg-type]
+    assert repr([spec]) == "[<TaskSpec>]"
+    packed = b"\x9e" + msgspec.msgpack.encode("u" * 16) + fixed_fields(spec)[0]
+    claim = claimed("acme", [b"q", b"1-0", 1, b"", packed], 1)
+    assert claim.body == SECRET.encode()
+    for each in (claim, claim.stored, TaskFields(url=SECRET, method=None, headers={}, body=b"")):
+        assert SECRET not in f"{each!r} {each} {[each]}"
 
 
 @pytest.mark.parametrize("form", ["json", "console"])

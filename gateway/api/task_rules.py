@@ -12,7 +12,7 @@ from msgspec import Meta
 from yarl import URL
 
 from gateway.errors import InvalidBody
-from gateway.models import DEFAULT_QUEUE, LABEL_PATTERN, QUEUE_PATTERN
+from gateway.models import DEFAULT_QUEUE, LABEL_PATTERN, QUEUE_PATTERN, Unshown
 from gateway.settings import Settings
 
 TimingFields = Annotated[datetime, Meta(tz=True)]
@@ -45,7 +45,7 @@ _LABEL = re.compile(LABEL_PATTERN)
 _CACHED_URL_LENGTH = 512
 
 
-class TaskFields(msgspec.Struct, frozen=True, kw_only=True):
+class TaskFields(Unshown, frozen=True, kw_only=True):
     """A decoded `task`; ``body`` is the JSON text that stood there, empty where none did."""
 
     url: str

@@ -9,7 +9,7 @@ import msgspec
 from gateway.errors import GatewayError, InvalidBody
 from gateway.middleware.heads import Head
 from gateway.middleware.limits import Limits
-from gateway.models import RateLimit, TaskSpec
+from gateway.models import RateLimit, TaskSpec, Unshown
 
 
 class Dispatching(Protocol):
@@ -62,7 +62,7 @@ class Express(Protocol):
         """Whether it is taken: ``answer`` is called once, later, with the whole answer. ``data`` ends with its body."""
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class Ask(Unshown, frozen=True, kw_only=True):
     """One task asked for, valid by itself; no policy has been applied yet.
 
     ``path`` is where it stood in the body (`$`, `$.tasks[3]`), ``override`` its own rate limit if it asked for one,

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gateway.models import Attempt, ClaimedTask, TaskDetail, TaskSpec, TaskView
+from gateway.models import Attempt, ClaimedTask, TaskDetail, TaskSpec, TaskView, Unshown
 from gateway.store.records import SEALED, Payload, sealed_payload
 from gateway.store.sealing import Sealer, Unreadable
 
@@ -18,7 +18,7 @@ _ORIGIN: Final = re.compile(r"[^:]*://[^/?#]*")
 Seen = TypeVar("Seen", TaskView, TaskDetail)
 
 
-class _Plain(msgspec.Struct, array_like=True):
+class _Plain(Unshown, array_like=True, frozen=True):
     url: str
     headers: dict[str, str]
     body: bytes | None

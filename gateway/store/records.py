@@ -8,12 +8,12 @@ from typing import Any, Final, cast
 import msgspec
 import orjson
 
-from gateway.models import Attempt, ClaimedTask, Outcome, State, TaskDetail, TaskSpec, TaskView, Verdict
+from gateway.models import Attempt, ClaimedTask, Outcome, State, TaskDetail, TaskSpec, TaskView, Unshown, Verdict
 
 _EARLIER_HEAD = 512  # characters of an answer that others came after
 
 
-class Record(msgspec.Struct, array_like=True, frozen=True):
+class Record(Unshown, array_like=True, frozen=True):
     """A task's record. Times are Unix ms by Redis's clock, 0 for none; `headers` and `last` are JSON, `labels` apart by
     spaces; `earlier`, there only once an attempt has failed, is a line of JSON for each that did."""
 
@@ -46,7 +46,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     earlier: str = ""
 
 
-class Fresh(msgspec.Struct, array_like=True, frozen=True):
+class Fresh(Unshown, array_like=True, frozen=True):
     """The value of a stream entry that is a task: the end of its id, and a record's fields from `run_at` on."""
 
     unique: str
