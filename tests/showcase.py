@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -57,7 +56,7 @@ async def showcase(redis: str) -> AsyncIterator[Showcase]:
         settings = Settings.load(
             {
                 "REDIS_URL": redis,
-                "PORT": str(_free_port()),
+                "PORT": "0",
                 "ADMIN_API_KEY": KEY,
                 "OUTBOUND_ALLOW": "127.0.0.1,localhost",
                 "DRAIN_SECONDS": "1",
@@ -71,12 +70,6 @@ async def showcase(redis: str) -> AsyncIterator[Showcase]:
                 await store.figured.look()  # or the pages would show it some seconds later
             yield Showcase(url, held, tasks)
             held.set()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.asynccontextmanager

@@ -143,6 +143,9 @@ async def test_a_client_is_made_edited_paused_and_deleted(gateway: GatewayFactor
         await page.get_by_role("link", name="acme").click()
         await page.get_by_role("button", name="Edit…").click()
         await dialog.get_by_label("Limits of its own").check()
+        await dialog.get_by_label("Calls at once").fill("0")
+        await confirm(page, "Review the changes")
+        await expect(dialog.get_by_label("Calls at once")).to_be_focused()  # the browser says what would be right
         await dialog.get_by_label("Calls at once").fill("7")
         await dialog.get_by_label("Allowed queues").fill("default, critical")
         await confirm(page, "Review the changes")

@@ -7,6 +7,9 @@ import { confirmed, tell } from "./dialog.js";
 import { table } from "./table.js";
 import { doing, toast } from "./toast.js";
 
+const ID = { pattern: "[A-Za-z0-9_\\-]{3,64}", title: "3 to 64 of the characters A-Z a-z 0-9 _ -" };
+const NUMBER = { pattern: "[1-9][0-9]*", title: "A whole number of at least 1", inputmode: "numeric" };
+
 /** `client` of null: a new one. `done` is called once it is stored. */
 export async function edit(client, done) {
   let tiers;
@@ -17,12 +20,7 @@ export async function edit(client, done) {
   }
   const form = fields(client, tiers);
   if (!(await confirmed(client ? `Edit ${client.client_id}` : "New client", form.content, { action: client ? "Review the changes" : "Review" }))) return;
-  let wanted;
-  try {
-    wanted = form.read();
-  } catch (problem) {
-    return toast(problem.message, { bad: true });
-  }
+  const wanted = form.read();
   const changes = differences(client, wanted, tiers);
   if (!changes.length) return tell("Nothing to change", h("p", {}, "What was chosen is what holds already."));
   const review = table(
@@ -41,7 +39,7 @@ export async function edit(client, done) {
 function fields(client, tiers) {
   const known = Object.keys(tiers).sort();
   const tier = client?.tier ?? "default";
-  const input = (label, name, value, more = {}) => h("label", { class: "field" }, h("span", {}, label), h("input", { name, value: value ?? "", autocomplete: "off", spellcheck: "false", inputmode: more.number ? "numeric" : null }));
+  const input = (label, name, value, rule) => h("label", { class: "field" }, h("span", {}, label), h("input", { name, value: value ?? "", autocomplete: "off", spellcheck: "false", required: rule !== undefined, ...rule }));
   const check = (label, name, checked, onchange) => h("label", { class: "field check" }, h("input", { type: "checkbox", name, checked, onchange }), h("span", {}, label));
   const own = client?.source === "client";
   const hosts = client?.allowed_hosts?.join(", ") ?? "";
@@ -49,12 +47,12 @@ function fields(client, tiers) {
     "fieldset",
     { disabled: !own },
     h("legend", { class: "unseen" }, "Limits of its own"),
-    h("div", { class: "filters" }, input("Calls at once", "max_concurrent", client?.rate_limit.max_concurrent ?? tiers[tier]?.max_concurrent, { number: true }), input("Requests a minute", "requests_per_min", client?.rate_limit.requests_per_min ?? tiers[tier]?.requests_per_min, { number: true })),
+    h("div", { class: "filters" }, input("Calls at once", "max_concurrent", client?.rate_limit.max_concurrent ?? tiers[tier]?.max_concurrent, NUMBER), input("Requests a minute", "requests_per_min", client?.rate_limit.requests_per_min ?? tiers[tier]?.requests_per_min, NUMBER)),
   );
   const content = h(
     "div",
     { class: "content" },
-    client === null && input("Client id (3 to 64 of A-Z a-z 0-9 _ -)", "client_id"),
+    client === null && input("Client id (3 to 64 of A-Z a-z 0-9 _ -)", "client_id", "", ID),
     h(
       "label",
       { class: "field" },
@@ -72,16 +70,11 @@ function fields(client, tiers) {
     const texts = of(name).value.split(",").map((text) => text.trim()).filter(Boolean);
     return texts.length ? texts : null;
   };
-  const number = (name, label) => {
-    const text = of(name).value.replaceAll(/[ ,]/g, "");
-    if (!/^[1-9]\d*$/.test(text)) throw new Error(`${label} must be a whole number of at least 1.`);
-    return Number(text);
-  };
   const read = () => {
     return {
       client_id: client?.client_id ?? of("client_id").value.trim(),
       tier: of("tier").value,
-      rate_limit: of("own").checked ? { max_concurrent: number("max_concurrent", "Calls at once"), requests_per_min: number("requests_per_min", "Requests a minute") } : null,
+      rate_limit: of("own").checked ? { max_concurrent: Number(of("max_concurrent").value), requests_per_min: Number(of("requests_per_min").value) } : null,
       allowed_queues: list("allowed_queues"),
       // An empty list allows none, which an empty field would turn into all: what was not touched is left out.
       allowed_hosts: of("allowed_hosts").value === hosts ? undefined : list("allowed_hosts"),

@@ -39,6 +39,6 @@ export async function confirmed(title, content, { action, danger = false, typed 
       h("span", {}, "Type ", h("code", {}, typed), " to go on"),
       h("input", { autocomplete: "off", spellcheck: "false", oninput: (event) => (confirm.disabled = event.target.value !== typed) }),
     );
-  const cancel = h("button", { value: "no", autofocus: danger && typed === null }, "Cancel");
+  const cancel = h("button", { value: "no", formnovalidate: true, autofocus: danger && typed === null }, "Cancel");
   return (await open(title, [content, field], [cancel, confirm])) === "yes";
 }
