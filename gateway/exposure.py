@@ -28,11 +28,12 @@ def exposures(settings: Settings) -> list[Exposure]:
 def _listeners(settings: Settings) -> Iterator[Exposure]:
     if is_local(settings.host):
         return
-    yield Exposure(
-        "listening_in_the_clear",
-        f"HOST is {settings.host} and this listener has no TLS: keys and tasks can be read on the way; let TLS end at "
-        "a proxy beside it, or set HOST=127.0.0.1",
-    )
+    if settings.tls_cert is None:
+        yield Exposure(
+            "listening_in_the_clear",
+            f"HOST is {settings.host} and TLS_CERT is not set: keys and tasks can be read on the way; set it, let TLS "
+            "end at a proxy beside the gateway, or set HOST=127.0.0.1",
+        )
     if settings.role == "dispatcher" or settings.admin_only:
         return
     if not settings.require_client_key:
@@ -55,11 +56,11 @@ def _operators(settings: Settings) -> Iterator[Exposure]:
                 "admin_without_key",
                 "neither ADMIN_API_KEY nor ADMIN_KEYS is set: /admin is open to loopback and ADMIN_ALLOWED_IPS",
             )
-        elif not is_local(settings.host) and not settings.admin_allowed_ips:
+        elif not (is_local(settings.host) or settings.admin_allowed_ips or settings.admin_tls_client_ca):
             yield Exposure(
                 "admin_from_anywhere",
                 f"HOST is {settings.host} and ADMIN_ALLOWED_IPS is not set: any address may try keys at /admin; name "
-                "the operators' networks",
+                "the operators' networks, or ask for their certificates with ADMIN_TLS_CLIENT_CA",
             )
         if wide := _wide(settings.admin_allowed_ips):
             yield Exposure("admin_from_anywhere", f"ADMIN_ALLOWED_IPS has {wide}: nearly any address may call /admin")

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import trustme
 from as_user import Gateway, free_port
 
 from gateway.exposure import exposures
@@ -80,9 +81,20 @@ def test_what_opens_nothing_is_quiet(env: dict[str, str]) -> None:
     assert opened(env) == []
 
 
-def test_a_gateway_that_is_reached_from_outside_is_quiet_once_it_is_closed() -> None:
-    """Keys for clients and operators and their networks leave but the missing TLS to be told."""
+def test_a_gateway_that_is_reached_from_outside_is_quiet_once_it_is_closed(tmp_path: Path) -> None:
+    """Keys for clients and operators and their networks leave but the missing TLS to be told, and with it nothing;
+    clients' certificates for /admin are as good as a list of networks."""
     assert opened(OUTSIDE) == ["listening_in_the_clear"]
+    cert, key, ca = (tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem"))
+    authority = trustme.CA()
+    issued = authority.issue_cert("gateway.example")
+    issued.cert_chain_pems[0].write_to_path(str(cert))
+    issued.private_key_pem.write_to_path(str(key))
+    authority.cert_pem.write_to_path(str(ca))
+    tls = {**OUTSIDE, "TLS_CERT": str(cert), "TLS_KEY": str(key)}
+    assert opened(tls) == []
+    assert opened(tls | {"ADMIN_ALLOWED_IPS": ""}) == ["admin_from_anywhere"]
+    assert opened(tls | {"ADMIN_ALLOWED_IPS": "", "ADMIN_TLS_CLIENT_CA": str(ca)}) == []
 
 
 def test_a_real_start_says_what_it_opens(tmp_path: Path) -> None:
