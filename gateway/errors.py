@@ -65,6 +65,17 @@ class Forbidden(GatewayError):
     error = "Forbidden"
 
 
+class TargetNotAllowed(GatewayError):
+    """400, by its client's list 403: the egress rule refuses a task's target by its URL. ``kind`` is for metrics."""
+
+    status = 400
+    error = "Invalid body"
+
+    def __init__(self, message: str, kind: str, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.kind = kind
+
+
 class NotFound(GatewayError):
     """404."""
 

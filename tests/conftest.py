@@ -152,7 +152,12 @@ async def gateway(store_url: str) -> AsyncIterator[GatewayFactory]:
             env.update({name.upper(): value for name, value in overrides.items()})
             settings = Settings.load({name: value for name, value in env.items() if value})
             store = await stack.enter_async_context(open_store(settings, settings.redis_url or store_url))
-            guard = EgressGuard(settings.outbound_allow, settings.outbound_allow_private, settings.upstream_url, ())
+            guard = EgressGuard(
+                settings.outbound_allow,
+                settings.outbound_allow_private,
+                settings.upstream_url,
+                deny=settings.outbound_deny,
+            )
             dispatcher = None
             if dispatch:
                 sender = await stack.enter_async_context(

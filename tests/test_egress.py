@@ -7,15 +7,16 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from conftest import until
+from conftest import GatewayFactory, until
 from hypothesis import given
 from hypothesis import strategies as st
 from raw_http import a_task
+from structlog.testing import capture_logs
 from topologies import valkey_server
 
 from gateway import metrics
 from gateway.dispatch import egress, hosts
-from gateway.dispatch.egress import EgressGuard, TargetRefused
+from gateway.dispatch.egress import EgressGuard, Kind, TargetRefused
 from gateway.dispatch.sender import HttpSender
 from gateway.errors import StoreUnavailable
 from gateway.models import Verdict
@@ -118,8 +119,8 @@ def test_loopback_in_any_notation(host: str) -> None:
     setting."""
     told = EgressGuard().check_literal(f"http://{host}:9000/x")
     assert told is not None
-    assert "OUTBOUND_ALLOW" in told
-    assert "loopback" in told
+    assert told.kind is Kind.LOOPBACK
+    assert "OUTBOUND_ALLOW" in told.message
 
 
 @st.composite
@@ -236,7 +237,7 @@ def test_private_networks_are_a_setting() -> None:
     assert dials(closed, "93.184.216.34")
     told = closed.check_literal("https://192.168.1.1/")
     assert told is not None
-    assert "OUTBOUND_ALLOW_PRIVATE" in told
+    assert "OUTBOUND_ALLOW_PRIVATE" in told.message
 
 
 def test_names_are_judged_at_the_dial() -> None:
@@ -297,22 +298,22 @@ def test_behind_a_proxy_names_of_metadata_and_loopback_stay_closed() -> None:
     assert not guard.is_local("notlocalhost", 80)
 
 
-def test_what_is_refused_at_enqueue_is_counted_by_its_kind() -> None:
-    """Each time, also where the origin was judged before."""
-    metrics.configure(10, None)
-    guard = EgressGuard([], False, deny=["billing.internal"])
-    urls = [
-        "http://127.0.0.1/",
-        "http://127.0.0.1/",
-        "http://10.0.0.1/",
-        "http://billing.internal/",
-        "http://fine.test/",
-    ]
-    for url in urls:
-        guard.check_literal(url)
+async def test_what_is_refused_at_enqueue_is_counted_by_its_kind(gateway: GatewayFactory, a_client: str) -> None:
+    """Each refusal once, of a client that is known by then and in a batch too; and the log has whose and why."""
+    gw = await gateway(
+        dispatch=False, outbound_allow="", outbound_allow_private="false", outbound_deny="billing.internal"
+    )
+    targets = ["127.0.0.1", "127.0.0.1", "10.0.0.1", "billing.internal", "fine.test"]
+    tasks = [{"task": {"url": f"http://{host}/"}, "delay": 60} for host in targets]
+    await gw.enqueue({"client_id": a_client, **tasks[-1]})
+    with capture_logs() as logs:
+        for task in tasks:
+            await gw.enqueue({"client_id": a_client, **task})
+        await gw.call("POST", "/v1/enqueue/batch", json={"client_id": a_client, "tasks": tasks})
     told = metrics.render()[0].decode()
-    for kind, count in (("loopback", 2), ("private", 1), ("denied", 1)):
+    for kind, count in (("loopback", 4), ("private", 2), ("denied", 2)):
         assert f'gateway_egress_refused_total{{reason="{kind}",stage="enqueue"}} {count}.0' in told
+    assert [line["client"] for line in logs if line["event"] == "egress_refused"] == [a_client] * 8
 
 
 @pytest.mark.parametrize(
@@ -375,9 +376,9 @@ def test_what_is_denied_stays_denied_however_it_is_written() -> None:
     for host in ("10.1.0.9", "0xa010009", "[::ffff:10.1.0.9]"):
         told = guard.check_literal(f"http://{host}/x")
         assert told is not None
-        assert told.endswith("OUTBOUND_DENY names it")
+        assert told.message.endswith("OUTBOUND_DENY names it")
     for host in ("billing.internal", "BILLING.internal.", "audit.internal:81"):
-        assert "OUTBOUND_DENY" in (guard.check_literal(f"http://{host}/x") or "")
+        assert "OUTBOUND_DENY" in str(guard.check_literal(f"http://{host}/x"))
     for fine in ("10.2.0.9", "203.0.113.7", "audit.internal", "sub.billing.internal"):
         assert guard.check_literal(f"http://{fine}/x") is None
     assert not dials(guard, "10.1.0.9", host="anything.example")

@@ -8,8 +8,8 @@ import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
-from gateway import metrics
 from gateway.dispatch.allowed import AllowedHosts, allowed_hosts, decided
 from gateway.dispatch.hosts import (
     IPAddress,
@@ -42,6 +42,11 @@ class Kind(enum.StrEnum):
     OWN = "listener of the gateway itself or its Redis"
     CLIENT = "host that the client's allowed_hosts do not name"
     MALFORMED = "not an IP address"
+
+    @property
+    def label(self) -> str:
+        """As metrics have it."""
+        return self.name.lower()
 
 
 def _networks(*texts: str) -> tuple[IPNetwork, ...]:
@@ -76,6 +81,13 @@ _WILDCARDS = (str(ipaddress.IPv4Address(0)), str(ipaddress.IPv6Address(0)))
 
 
 _remembered_origin = lru_cache(maxsize=_REMEMBERED)(origin_of)
+
+
+class Refusal(NamedTuple):
+    """Why a URL is refused, and that in words, with the setting that decides it."""
+
+    kind: Kind
+    message: str
 
 
 class TargetRefused(Exception):
@@ -115,7 +127,7 @@ class EgressGuard:
         self._upstream = origin_of(upstream) if upstream else None
         self._nodes = nodes
         self._own: set[tuple[str, int]] = set()
-        self._judged: dict[str, tuple[Kind, str] | None] = {}
+        self._judged: dict[str, Refusal | None] = {}
         for host, port in own:
             address = literal_address(host)
             self.add_own("::" if address is not None and is_local(address) else host, port)
@@ -132,7 +144,7 @@ class EgressGuard:
             self._own |= {("127.0.0.1", port), ("::1", port)}
         self._judged.clear()
 
-    def check_literal(self, url: str) -> str | None:
+    def check_literal(self, url: str) -> Refusal | None:
         """Why a URL whose host is a literal address is refused, with the setting that decides it; None where
         it is fine.
 
@@ -147,28 +159,24 @@ class EgressGuard:
             if len(self._judged) >= _REMEMBERED:
                 self._judged.clear()
             self._judged[origin] = self._judge(origin)
-        judged = self._judged[origin]
-        if judged is None:
-            return None
-        metrics.egress_refused(judged[0].name.lower(), "enqueue")
-        return judged[1]
+        return self._judged[origin]
 
-    def _judge(self, url: str) -> tuple[Kind, str] | None:
+    def _judge(self, url: str) -> Refusal | None:
         try:
             host, port = origin_of(url)
         except ValueError:
-            return Kind.MALFORMED, "is not a URL with a host and a port from 1 to 65535"
+            return Refusal(Kind.MALFORMED, "is not a URL with a host and a port from 1 to 65535")
         address = literal_address(host)
         if address is None:
             told = f"{host} is denied: OUTBOUND_DENY names it"
-            return (Kind.DENIED, told) if self._denies_name(host, port) else None
+            return Refusal(Kind.DENIED, told) if self._denies_name(host, port) else None
         refused = self._refuse(address, port, host)
         if refused is None:
             return None
         kind, advice = refused
-        return kind, f"{address} is a {kind.value}: {advice}"
+        return Refusal(kind, f"{address} is a {kind.value}: {advice}")
 
-    def check_allowed(self, url: str, allowed: tuple[str, ...]) -> str | None:
+    def check_allowed(self, url: str, allowed: tuple[str, ...]) -> Refusal | None:
         """Why a URL is refused by the ``allowed_hosts`` of its client; None where they name it, and where its name may
         turn out to have an address that they name: that is judged at the dial."""
         found = _ORIGIN.match(url)
@@ -178,8 +186,7 @@ class EgressGuard:
             return None  # `check_literal` says what is wrong with it
         if (host, port) == self._upstream or decided(allowed, host, port) is not False:
             return None
-        metrics.egress_refused(Kind.CLIENT.name.lower(), "enqueue")
-        return f"{host}:{port} is none of the hosts that the client may call"
+        return Refusal(Kind.CLIENT, f"{host}:{port} is none of the hosts that the client may call")
 
     def narrowed(self, host: str, port: int, allowed: tuple[str, ...]) -> AllowedHosts | None:
         """The rule that the address which this name turns out to have must pass, None where the ``allowed_hosts``

@@ -142,7 +142,7 @@ def _judge_error(exc: Exception, task: ClaimedTask) -> tuple[Verdict, str]:
         case InvalidRequest():
             return Verdict.REFUSED, exc.reason
         case TargetRefused():
-            metrics.egress_refused(exc.kind.name.lower(), "dial")
+            metrics.egress_refused(exc.kind.label, "dial")
             log.warning("egress_refused", client=task.client_id, task=task.task_id, reason=exc.reason)
             return Verdict.REFUSED, exc.reason
         case GatewayError():  # of the store, whose log says more

@@ -33,15 +33,12 @@ async def check_client_key(request: web.Request, client_id: str) -> None:
     app = request.app
     store = app[AppKeys.STORE]
     keyring = store.client_keys.cached(client_id) or await _read(store, client_id)
-    given = _given(header(request, "X-Client-Key"), header(request, hdrs.AUTHORIZATION))
-    if not (keyring.required or app[AppKeys.SETTINGS].require_client_key):
-        # What is no key of ours is for somebody else to read, as ever.
-        if given is None or not given.startswith(PREFIX):
-            return
-    elif given is None:
+    shown = header(request, "X-Client-Key"), header(request, hdrs.AUTHORIZATION)
+    if shows_its_key(keyring, *shown, required=app[AppKeys.SETTINGS].require_client_key):
+        return
+    if _given(*shown) is None:
         raise _refused(client_id, "missing", "client key is required", f"send the client's key as {_HOW}")
-    if not keyring.holds(given):
-        raise _refused(client_id, "invalid", "invalid client key", f"the key is none of client {client_id}'s")
+    raise _refused(client_id, "invalid", "invalid client key", f"the key is none of client {client_id}'s")
 
 
 async def _read(store: Store, client_id: str) -> Keyring:
@@ -57,9 +54,10 @@ async def _read(store: Store, client_id: str) -> Keyring:
 def shows_its_key(keyring: Keyring, key: str | None, authorization: str | None, *, required: bool) -> bool:
     """Whether a request with these two headers may speak for the client whose keyring this is."""
     given = _given(key, authorization)
-    if keyring.required or required:
-        return given is not None and keyring.holds(given)
-    return given is None or not given.startswith(PREFIX)
+    # Where none is needed, what is no key of ours is for somebody else to read, as ever.
+    if not (keyring.required or required) and (given is None or not given.startswith(PREFIX)):
+        return True
+    return given is not None and keyring.holds(given)
 
 
 def _given(key: str | None, authorization: str | None) -> str | None:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.dispatch.egress import Refusal
 from gateway.errors import GatewayError, InvalidBody
 from gateway.middleware.heads import Head
 from gateway.middleware.limits import Limits
@@ -37,10 +38,10 @@ class Dispatching(Protocol):
 class TargetCheck(Protocol):
     """Judges a target by the text of its URL; what a name resolves to is judged at the dial."""
 
-    def check_literal(self, url: str) -> str | None:
+    def check_literal(self, url: str) -> Refusal | None:
         """Why the target is refused, naming the setting that would allow it. None: it is fine."""
 
-    def check_allowed(self, url: str, allowed: tuple[str, ...]) -> str | None:
+    def check_allowed(self, url: str, allowed: tuple[str, ...]) -> Refusal | None:
         """Why the ``allowed_hosts`` of a client refuse it. None: they do not, or the dial decides."""
 
 

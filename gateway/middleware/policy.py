@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway import metrics
-from gateway.errors import Forbidden, GatewayError, InvalidBody
+from gateway.errors import Forbidden, GatewayError, InvalidBody, TargetNotAllowed
 from gateway.keys import AppKeys, RequestKeys
 from gateway.middleware.answers import limit_body
 from gateway.middleware.contracts import Ask, Plan, Planned, TargetCheck
@@ -25,7 +25,12 @@ async def policy(request: web.Request, handler: Handler) -> web.StreamResponse:
     settings, guard = request.app[AppKeys.SETTINGS], request.app[AppKeys.GUARD]
     client = request[RequestKeys.CLIENT]
     trace = request[RequestKeys.TRACE]
-    request[RequestKeys.PLANS] = [plan(ask, client, settings, guard, trace) for ask in request[RequestKeys.ASKED].asks]
+    plans = [plan(ask, client, settings, guard, trace) for ask in request[RequestKeys.ASKED].asks]
+    for refused in plans:
+        if isinstance(refused, TargetNotAllowed):
+            metrics.egress_refused(refused.kind, "enqueue")
+            log.warning("egress_refused", client=client.client_id, reason=refused.message)
+    request[RequestKeys.PLANS] = plans
     return await handler(request)
 
 
@@ -44,9 +49,8 @@ def plan(ask: Ask, client: Client, settings: Settings, guard: TargetCheck, trace
             raise InvalidBody(msg)
         refused = guard.check_literal(ask.url)
         if refused is not None:
-            log.warning("egress_refused", client=client.client_id, reason=refused)
-            msg = f"{ask.path}.task.url: {refused}"
-            raise InvalidBody(msg)
+            msg = f"{ask.path}.task.url: {refused.message}"
+            raise TargetNotAllowed(msg, refused.kind.label)
     except GatewayError as problem:
         return problem
     return Planned(_spec(ask, limit, trace), limit)
@@ -65,9 +69,9 @@ def _check_queue(ask: Ask, client: Client) -> None:
 def _check_host(ask: Ask, client: Client, allowed: tuple[str, ...], guard: TargetCheck) -> None:
     refused = guard.check_allowed(ask.url, allowed)
     if refused is not None:
-        log.warning("egress_refused", client=client.client_id, reason=refused)
-        msg = f"{ask.path}.task.url: {refused}"
-        raise Forbidden(msg, error="Host not allowed", extra={"client_id": client.client_id})
+        msg = f"{ask.path}.task.url: {refused.message}"
+        extra = {"client_id": client.client_id}
+        raise TargetNotAllowed(msg, refused.kind.label, status=403, error="Host not allowed", extra=extra)
 
 
 def ceiling(client: Client, settings: Settings) -> RateLimit:
