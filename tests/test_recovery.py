@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from test_store import admit as admit_one
 
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.lanes import Lane, Lanes, LaneSemaphore
+from gateway.dispatch.leases import Leases
 from gateway.dispatch.upkeep import Upkeep
 from gateway.errors import StoreUnavailable
 from gateway.models import (
@@ -323,3 +325,27 @@ async def test_the_claims_of_many_clients_are_renewed_in_one_round_trip(store_ur
         assert not renewing.done()
         line.answering.set()
         assert await renewing == []
+
+
+async def test_a_renewal_that_is_answered_for_some_clients_holds_for_them(store: Store) -> None:
+    """Where the line breaks in the middle of it, only the calls whose answers were lost come nearer to their end."""
+    lanes = Lanes(10)
+    proofs = {}
+    for name in ("kept", "lost"):
+        await admit_one(store, name)
+        [task] = (await store.claims.claim(name, 1)).tasks
+        lanes.wake(name)
+        lane = lanes.find(name)
+        assert lane is not None
+        proofs[name] = lanes.add(lane, task, 0.0)
+
+    async def renew(tasks: Sequence[ClaimedTask]) -> list[ClaimedTask]:
+        if tasks[0].client_id == "lost":
+            raise StoreUnavailable("lost", unknown=True)
+        return await store.claims.renew(tasks)
+
+    leases = Leases(SimpleNamespace(renew=renew), lanes, LEASE)  # type: ignore[arg-type]
+    with pytest.raises(StoreUnavailable):
+        await leases.renew_once()
+    assert proofs["kept"].proof > 0.0
+    assert proofs["lost"].proof == 0.0

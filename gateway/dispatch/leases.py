@@ -3,6 +3,7 @@ Taking lapsed claims of others back is `upkeep`'s work.
 """
 
 import asyncio
+from collections import defaultdict
 
 import structlog
 
@@ -11,8 +12,6 @@ from gateway.dispatch.lanes import Lanes, Run, claim_key
 from gateway.errors import StoreUnavailable
 
 log = structlog.get_logger()
-
-RENEW_AT_ONCE = 200
 
 
 class Leases:
@@ -54,10 +53,16 @@ class Leases:
             _log_lost(run, "not renewed")
 
     async def renew_once(self) -> None:
-        """Renew all; those that are no longer ours are aborted. Raises StoreUnavailable."""
-        runs = [run for run in self._lanes.runs() if not run.lost]
-        for start in range(0, len(runs), RENEW_AT_ONCE):
-            await self._renew(runs[start : start + RENEW_AT_ONCE])
+        """Renew all; those that are no longer ours are aborted. Raises StoreUnavailable where some could not be asked
+        for; what was answered holds all the same."""
+        by_client: dict[str, list[Run]] = defaultdict(list)
+        for run in self._lanes.runs():
+            if not run.lost:
+                by_client[run.lane.client_id].append(run)
+        answers = await asyncio.gather(*map(self._renew, by_client.values()), return_exceptions=True)
+        for problem in answers:
+            if problem is not None:
+                raise problem
 
     async def _renew(self, runs: list[Run]) -> None:
         sent = asyncio.get_running_loop().time()

@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 
 from .accounts import Accounts
+from .backends import BACKENDS
 from .faults import FAULTS, over_topologies, suffer
 from .isolation import beside
 from .run import METERED_LIMIT
@@ -59,10 +60,10 @@ def table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
 Row = tuple[list[str], bool]  # and whether it holds
 
 
-async def faults(names: list[str], tasks: int, rate: float, folder: Path) -> AsyncIterator[Row]:
+async def faults(names: list[str], topologies: list[str], tasks: int, rate: float, folder: Path) -> AsyncIterator[Row]:
     """Every fault under long load."""
     for name, topology in over_topologies():
-        if name not in names:
+        if name not in names or topology not in topologies:
             continue
         own = FAULTS[name].plan
         many = {
@@ -133,6 +134,9 @@ async def main() -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("names", nargs="*", help="faults, losses or isolation; all by default")
+    parser.add_argument(
+        "--topologies", nargs="+", choices=list(BACKENDS), default=list(BACKENDS), help="all by default"
+    )
     parser.add_argument("--tasks", type=int, default=30_000, help="tasks a fault, at least")
     parser.add_argument("--rate", type=float, default=600, help="tasks a second")
     parser.add_argument("--backlog", type=int, default=100_000, help="queued tasks beside which isolation is measured")
@@ -148,7 +152,7 @@ async def main() -> int:
     tables: list[tuple[tuple[str, ...], list[list[str]]]] = []
     failed = 0
     with tempfile.TemporaryDirectory(prefix="gateway-soak-") as folder:
-        parts = [(COLUMNS, faults(chosen, given.tasks, given.rate, Path(folder)))] if chosen else []
+        parts = [(COLUMNS, faults(chosen, given.topologies, given.tasks, given.rate, Path(folder)))] if chosen else []
         if "losses" in names:
             parts.append((LOSSES, losses(given.tasks, given.rate, Path(folder))))
         if "isolation" in names:

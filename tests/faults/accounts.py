@@ -15,7 +15,7 @@ from gateway.errors import StoreUnavailable
 from gateway.store.records import Record
 
 from .run import METERED, METERED_LIMIT, Run
-from .target import Call, most_open
+from .target import Call, most_open, seconds_over
 
 _decode = msgspec.msgpack.Decoder(Record).decode
 
@@ -173,7 +173,10 @@ def _count_open(run: Run, accounts: Accounts) -> None:
     for name, limit in run.limits.items():
         accounts.most_open[name] = most_open(spans[name])
         if accounts.most_open[name] > limit:
-            accounts.over_limit.append(f"{name}: {accounts.most_open[name]} calls open at once, {limit} allowed")
+            most, seconds = accounts.most_open[name], seconds_over(spans[name], limit)
+            accounts.over_limit.append(
+                f"{name}: {most} calls open at once, {limit} allowed, for {seconds:.6f} s in all"
+            )
 
 
 async def settled(run: Run) -> Accounts:

@@ -28,6 +28,8 @@ from .target import Target
 METERED, METERED_LIMIT = "metered", 15
 PATIENT = "patient"
 _INSIDE = Path(__file__).parent / "inside"
+# The accounts look at every record.
+_UNBOUNDED = dict.fromkeys(("MAX_RESULTS_PER_CLIENT", "MAX_DEAD_PER_CLIENT", "MAX_QUEUED_PER_CLIENT"), "100000000")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +156,7 @@ class Run:
             "REDIS_TIMEOUT": str(min(1.5, self.plan.lease / 4)),
             "LEASE_SECONDS": str(self.plan.lease),
             "DRAIN_SECONDS": str(max(5, 2 * self.plan.lease)),  # longer than the longest call
-            # The accounts look at every record.
-            "MAX_RESULTS_PER_CLIENT": "100000000",
-            "MAX_DEAD_PER_CLIENT": "100000000",
-            "MAX_QUEUED_PER_CLIENT": "100000000",
+            **_UNBOUNDED,
         }
         log = self.folder / f"gateway-{number}.log"
         return Process(self.session, log, [], files=files, **(env | self.plan.settings | more))
@@ -205,8 +204,8 @@ class Run:
         return self.backend.redis()
 
     def store(self) -> contextlib.AbstractAsyncContextManager[Store]:
-        """The gateway's own way to it, in this process."""
-        settings = Settings.load(self.backend.environment(0))
+        """The gateway's own way to it, in this process; with its limits, since an audit also trims."""
+        settings = Settings.load(self.backend.environment(0) | _UNBOUNDED)
         assert settings.redis_url is not None
         return open_store(settings, settings.redis_url)
 

@@ -149,6 +149,14 @@ class _Connection(asyncio.Protocol):
         self.answer(f"HTTP/1.1 307 Again\r\nLocation: {here}\r\nContent-Length: 0\r\n\r\n".encode())
 
 
+def seconds_over(spans: list[tuple[float, float]], limit: int) -> float:
+    """For how long in all more than ``limit`` of these spans were open."""
+    moments = sorted(itertools.chain(((end, -1) for _, end in spans), ((start, 1) for start, _ in spans)))
+    counts = itertools.accumulate(step for _, step in moments)
+    steps = zip(moments, moments[1:], counts, strict=False)
+    return sum(after - before for (before, _), (after, _), count in steps if count > limit)
+
+
 def most_open(spans: list[tuple[float, float]]) -> int:
     """The most of these spans that were open at one instant; one that ends as another starts makes room for it."""
     moments = sorted(itertools.chain(((end, -1) for _, end in spans), ((start, 1) for start, _ in spans)))
