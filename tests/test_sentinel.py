@@ -10,7 +10,7 @@ from conftest import DEADLINE, until
 from deployments import Deployment
 from test_connections import round_trip, store_on
 from test_store import admit, spec, state
-from topologies import SERVICE, Server, short_folder
+from topologies import SERVICE, Sentinels, Server, short_folder
 
 from gateway.errors import StoreUnavailable
 from gateway.models import Admitted, State
@@ -136,3 +136,12 @@ async def test_a_switch_in_order_loses_nothing_and_is_followed(deployment: Deplo
         assert deployment.sentinels.primary() is not before
         assert [await state(store, task_id) for task_id in accepted] == [State.QUEUED] * len(accepted)
     assert len(set(accepted)) == len(accepted)
+
+
+async def test_every_server_is_known_for_what_no_task_may_call(
+    deployment: Deployment, session_sentinels: Sentinels
+) -> None:
+    """The Sentinels, the primary, and the replicas, also those that were never primary."""
+    async with deployment.store() as store:
+        servers = {*session_sentinels.servers, *session_sentinels.sentinels}
+        await until(lambda: set(store.nodes()) == {("127.0.0.1", server.port) for server in servers})

@@ -2,6 +2,7 @@
 when they name another."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -54,7 +55,7 @@ class RedisSentinel:
         return [(self._dial, list(keys))]
 
     def nodes(self) -> list[Address]:
-        """The Sentinels, and every primary they have named so far."""
+        """The Sentinels, and every primary and replica they have named so far."""
         return [*self._sentinels, *self._found]
 
     async def servers(self) -> list[tuple[str, Dial]]:
@@ -78,7 +79,14 @@ class RedisSentinel:
                 log.debug("sentinel_not_heard", sentinel=f"{sentinel[0]}:{sentinel[1]}", error=describe(error))
             await asyncio.sleep(_AGAIN_SECONDS)
 
+    async def _learn_replicas(self, connection: AbstractConnection) -> None:
+        await connection.send_command("SENTINEL", "REPLICAS", self._service)
+        with contextlib.suppress(RedisError):  # it may not allow this, and all but `nodes` works without
+            replicas = await connection.read_response(timeout=_QUIET_SECONDS)
+            self._found |= {_place(flat) for flat in replicas or ()}
+
     async def _listen(self, connection: AbstractConnection) -> None:
+        await self._learn_replicas(connection)
         await connection.send_command("SUBSCRIBE", *_SWITCHES)
         asked = False
         while True:
@@ -146,3 +154,9 @@ class RedisSentinel:
             await hang_up(connection)
             raise
         return connection
+
+
+def _place(flat: list[bytes]) -> Address:
+    """Where a server is, of which a Sentinel tells all it knows."""
+    state = dict(zip(flat[::2], flat[1::2], strict=True))
+    return state[b"ip"].decode(), int(state[b"port"])
