@@ -59,7 +59,9 @@ class Leases:
         for run in self._lanes.runs():
             if not run.lost:
                 by_client[run.lane.client_id].append(run)
-        answers = await asyncio.gather(*map(self._renew, by_client.values()), return_exceptions=True)
+        # Those that waited longest first: over a line that breaks each time, none is left out for ever.
+        oldest_first = sorted(by_client.values(), key=lambda runs: min(run.proof for run in runs))
+        answers = await asyncio.gather(*map(self._renew, oldest_first), return_exceptions=True)
         for problem in answers:
             if problem is not None:
                 raise problem

@@ -76,6 +76,13 @@ class _Connection(asyncio.Protocol):
         self.target._connections.discard(self)
         self.end()
 
+    def eof_received(self) -> None:
+        self.end()
+
+    def begin(self, call: Call) -> None:
+        if call.end is None:
+            call.start = time.time()
+
     def end(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
@@ -99,6 +106,8 @@ class _Connection(asyncio.Protocol):
         self.call = Call(kind, int(marker), headers["x-task-id"], headers["x-client-id"], attempt, port, time.time())
         self.target.calls.append(self.call)
         loop = asyncio.get_running_loop()
+        # What one look at the sockets finds has no order: an end that came before this call may still be heard of.
+        loop.call_soon(self.begin, self.call)
         if kind != "hang":
             self.timer = loop.call_later(int(delay) / 1000, getattr(self, kind))
 
