@@ -158,10 +158,12 @@ async def test_a_client_is_made_edited_paused_and_deleted(gateway: GatewayFactor
         await dialog.get_by_label("Calls at once").fill("7")
         await dialog.get_by_label("Takes new requests").uncheck()
         await confirm(page, "Review the changes")
+        await make(gw, "acme", allowed_queues=["default"])  # by somebody else, meanwhile
         await confirm(page, "Change")
         await told(page, "acme is changed.")
         now = (await gw.admin("GET", "/admin/clients/get?client_id=acme"))[1]
         assert (now["rate_limit"]["max_concurrent"], now["source"], now["enabled"]) == (7, "client", False)
+        assert now["allowed_queues"] == ["default"]
         await expect(page.locator(".heading .badge", has_text="disabled")).to_be_visible()
         await page.get_by_role("button", name="Pause…", exact=True).click()
         await confirm(page, "Pause")
@@ -177,7 +179,7 @@ async def test_a_client_is_made_edited_paused_and_deleted(gateway: GatewayFactor
         await confirm(page, "Delete")
         await expect(page.get_by_text("There are no clients yet")).to_be_visible()
         await visitor.open("audit")
-        await expect(page.locator("tbody tr")).to_have_count(5)
+        await expect(page.locator("tbody tr")).to_have_count(6)
         await page.get_by_role("button", name=re.compile("^Show all of delete")).click()
         await expect(dialog).to_contain_text('"max_concurrent": 7')
         await page.keyboard.press("Escape")

@@ -122,7 +122,7 @@ function actions(client, now, again) {
   };
   return [
     may("operate") && h("button", { type: "button", onclick: ask }, now.paused ? "Resume…" : "Pause…"),
-    may("admin") && h("button", { type: "button", onclick: () => edit(client, again) }, "Edit…"),
+    may("admin") && h("button", { type: "button", onclick: () => edit(client.client_id, again) }, "Edit…"),
     may("admin") && h("button", { type: "button", class: "danger", onclick: () => remove(client) }, "Delete…"),
   ];
 }

@@ -10,11 +10,13 @@ import { doing, toast } from "./toast.js";
 const ID = { pattern: "[A-Za-z0-9_\\-]{3,64}", title: "3 to 64 of the characters A-Z a-z 0-9 _ -" };
 const NUMBER = { pattern: "[1-9][0-9]*", title: "A whole number of at least 1", inputmode: "numeric" };
 
-/** `client` of null: a new one. `done` is called once it is stored. */
-export async function edit(client, done) {
+/** `id` of null: a new one. `done` is called once it is stored. */
+export async function edit(id, done) {
   let tiers;
+  let client;
   try {
-    ({ tiers } = await get("tiers"));
+    // As it is now: the page may have been open for long.
+    [{ tiers }, client] = await Promise.all([get("tiers"), id === null ? null : get("clients/get", { client_id: id })]);
   } catch (problem) {
     return toast(`${problem.error}: ${problem.message}`, { bad: true });
   }
@@ -33,7 +35,7 @@ export async function edit(client, done) {
     changes,
   );
   if (!(await confirmed(client ? `Change ${client.client_id}?` : `Create ${wanted.client_id}?`, [review, h("p", { class: "faint" }, "It holds for the next request on every replica within a second.")], { action: client ? "Change" : "Create" }))) return;
-  if (await doing(() => call("PUT", "clients/set", { body: wanted }), `${wanted.client_id} is ${client ? "changed" : "there"}.`)) done(wanted.client_id);
+  if (await doing(() => call("PUT", "clients/set", { body: client ? onlyChanged(wanted, changes) : wanted }), `${wanted.client_id} is ${client ? "changed" : "there"}.`)) done(wanted.client_id);
 }
 
 function fields(client, tiers) {
@@ -82,6 +84,14 @@ function fields(client, tiers) {
     };
   };
   return { content, read };
+}
+
+const FIELDS = { Tier: ["tier", "rate_limit"], Limits: ["rate_limit"], Queues: ["allowed_queues"], Hosts: ["allowed_hosts"], "New requests": ["enabled"] };
+
+/** What somebody else changes meanwhile stays as they have it. (A new tier alone would bring its own limits.) */
+function onlyChanged(wanted, changes) {
+  const names = ["client_id", ...changes.flatMap(([name]) => FIELDS[name])];
+  return Object.fromEntries(names.map((name) => [name, wanted[name]]));
 }
 
 /** The hosts that a client's tasks may call, in words. */
