@@ -13,6 +13,7 @@ Answer = TypeVar("Answer")
 
 # One script call holds up everybody's: a thousand tasks in one were measured to block Redis for 25-43 ms.
 MOST: Final = 50
+PACE_SECONDS: Final = 0.001
 _AWAY: Final = "Redis does not answer; nothing was stored. Try again shortly."
 
 
@@ -22,6 +23,19 @@ class _Waiting(NamedTuple):
     answer: "asyncio.Future[Any]"
 
 
+class _Queue:
+    """What waits for one partition."""
+
+    __slots__ = ("not_before", "partition", "scheduled", "under_way", "waiting")
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.waiting: list[_Waiting] = []
+        self.under_way = 0  # groups
+        self.scheduled = False  # the next one is about to be sent
+        self.not_before = 0.0  # by the loop's clock
+
+
 class Merger(Generic[Item, Answer]):
     """Collects items and has them carried out in groups.
 
@@ -29,7 +43,9 @@ class Merger(Generic[Item, Answer]):
     order of the items, client by client; one may be the StoreUnavailable of that item alone. It may raise
     StoreUnavailable, which then all of the group hear; and where that took more than ``patience`` seconds, also those
     that waited meanwhile, so that a Redis that does not answer keeps nobody twice. ``at_once``: groups of a partition
-    under way at a time. While one is, what comes in waits, and travels together.
+    under way at a time. While one is, what comes in waits, and travels together. Where more than one came at a time,
+    the next group is collected for `PACE_SECONDS`: Redis is faster than this process, and would be given one or two at
+    a time, at several times the cost of each. Who calls alone never waits for it.
     """
 
     def __init__(
@@ -45,31 +61,41 @@ class Merger(Generic[Item, Answer]):
         self._patience = patience
         self._at_once = at_once
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[int, list[_Waiting]] = defaultdict(list)
-        self._under_way: dict[int, int] = defaultdict(int)
-        self._scheduled: set[int] = set()
+        self._queues: dict[int, _Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, client_id: str, item: Item) -> "asyncio.Future[Answer]":
         """The answer to come; what is submitted is carried out, also where nobody waits for it any more."""
         partition = self._partition_of(client_id)
+        queue = self._queues.get(partition)
+        if queue is None:
+            queue = self._queues[partition] = _Queue(partition)
         answer: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting[partition].append(_Waiting(client_id, item, answer))
-        if partition not in self._scheduled and self._under_way[partition] < self._at_once:
-            self._scheduled.add(partition)
-            self._loop.call_soon(self._flush, partition)
+        queue.waiting.append(_Waiting(client_id, item, answer))
+        if queue.under_way < self._at_once and (not queue.scheduled or len(queue.waiting) == MOST):
+            self._schedule(queue)
         return answer
 
-    def _flush(self, partition: int) -> None:
-        self._scheduled.discard(partition)
-        while (waiting := self._waiting[partition]) and self._under_way[partition] < self._at_once:
-            group, self._waiting[partition] = waiting[:MOST], waiting[MOST:]
-            self._under_way[partition] += 1
-            task = self._loop.create_task(self._run(partition, group))
+    def _schedule(self, queue: _Queue) -> None:
+        queue.scheduled = True
+        early = queue.not_before - self._loop.time()
+        if early > 0 and len(queue.waiting) < MOST:
+            self._loop.call_later(early, self._flush, queue)
+        else:
+            self._loop.call_soon(self._flush, queue)
+
+    def _flush(self, queue: _Queue) -> None:
+        queue.scheduled = False
+        while queue.waiting and queue.under_way < self._at_once:
+            group, queue.waiting = queue.waiting[:MOST], queue.waiting[MOST:]
+            queue.under_way += 1
+            if len(group) > 1:
+                queue.not_before = self._loop.time() + PACE_SECONDS
+            task = self._loop.create_task(self._run(queue, group))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, partition: int, group: list[_Waiting]) -> None:
+    async def _run(self, queue: _Queue, group: list[_Waiting]) -> None:
         by_client: dict[str, list[_Waiting]] = defaultdict(list)
         for one in group:
             by_client[one.client_id].append(one)
@@ -77,20 +103,21 @@ class Merger(Generic[Item, Answer]):
         started = self._loop.time()
         try:
             answers = await self._carry_out(
-                partition, {name: [one.item for one in ones] for name, ones in by_client.items()}
+                queue.partition, {name: [one.item for one in ones] for name, ones in by_client.items()}
             )
             for one, answer in zip(ordered, answers, strict=True):
                 _settle(one, answer)
         except BaseException as error:
             _fail(ordered, error)
             if self._loop.time() - started > self._patience:
-                waited, self._waiting[partition] = self._waiting[partition], []
+                waited, queue.waiting = queue.waiting, []
                 _fail(waited, StoreUnavailable(_AWAY))
             if not isinstance(error, StoreUnavailable):
                 raise  # a defect, or the end of the process
         finally:
-            self._under_way[partition] -= 1
-            self._flush(partition)
+            queue.under_way -= 1
+            if queue.waiting and not queue.scheduled:
+                self._schedule(queue)
 
 
 def _settle(one: _Waiting, answer: Any) -> None:
