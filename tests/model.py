@@ -82,6 +82,12 @@ class Task:
     attempts: int = 0
     crashes: int = 0
     claim: Claim | None = None
+    returned: bool = False
+
+    @property
+    def last_chance(self) -> bool:
+        """Whether it waits to be started apart from others of its kind, which no finish does."""
+        return self.returned and self.crashes >= MAX_DELIVERIES - 1
 
     def expired(self, now: int) -> bool:
         """Whether it may not start any more."""
@@ -119,18 +125,25 @@ class ClientModel:
         """Whether the task may start now, as far as the number of open calls goes."""
         return len(self.of("running")) < (task.bound or self.limit)
 
-    def heads(self) -> list[Task]:
-        """The first waiting tasks of each queue; several where their order among each other is open."""
-        waiting = self.of("queued")
+    def heads(self, *, spared: bool = False) -> list[Task]:
+        """The first waiting tasks of each queue; several where their order among each other is open. ``spared``: those
+        on their last chance are passed over."""
+        waiting = [task for task in self.of("queued") if not (spared and task.last_chance)]
         first = {
             queue: min(task.order for task in waiting if task.queue == queue) for queue in {t.queue for t in waiting}
         }
         return [task for task in waiting if task.order == first[task.queue]]
 
-    def startable(self) -> list[Task]:
-        """Heads that may start now, whichever of its queue's possible heads is the one."""
-        heads = self.heads()
-        return [task for task in heads if all(self.fits(other) for other in heads if other.queue == task.queue)]
+    def startable(self, *, spared: bool = False) -> list[Task]:
+        """Heads that may start now, whichever of its queue's possible heads is the one. One that is passed over may
+        hold its queue up by its bound."""
+        heads = self.heads(spared=spared)
+        held_up = {task.queue for task in self.of("queued") if spared and task.last_chance}
+        return [
+            task
+            for task in heads
+            if task.queue not in held_up and all(self.fits(other) for other in heads if other.queue == task.queue)
+        ]
 
 
 class Server:

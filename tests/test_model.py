@@ -171,7 +171,7 @@ class Machine(Steps):
         for client in self.clients.values():
             for task in client.of("scheduled", "retrying"):
                 if task.due <= self.now:
-                    task.state, task.order = "queued", (batch, task.due)
+                    task.state, task.order, task.returned = "queued", (batch, task.due), False
 
     @precondition(lambda self: any(client.tasks for client in self.clients.values()))
     @rule(name=clients, at=picks)
