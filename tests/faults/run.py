@@ -48,7 +48,7 @@ class Plan:
     concurrent: int = 4
     call_ms: int = 40
     patient: int = 4
-    lease: float = 2
+    lease: float = 3
     gateways: int = 2
     scale: float = 1
     topology: str = "single"
