@@ -22,7 +22,7 @@ from gateway.models import (
 )
 from gateway.settings import Settings
 from gateway.store.clients import Clients
-from gateway.store.merging import MOST, Merger
+from gateway.store.merging import AT_ONCE, MOST, Merger
 from gateway.store.payload import Payloads
 from gateway.store.records import fixed_fields, unique_end
 from gateway.store.scripts import Runner
@@ -79,7 +79,7 @@ class Admissions:
             self._carry_out,
             patience=runner.patience,
             # What waits for replicas is long under way, and is collected by its link.
-            at_once=_DURABLE_AT_ONCE if runner.durable else 1,
+            at_once=_DURABLE_AT_ONCE if runner.durable else AT_ONCE,
         )
 
     async def admit(self, client_id: str, spec: TaskSpec, *, create: bool, local: bool = False) -> Admission:

@@ -13,7 +13,8 @@ Answer = TypeVar("Answer")
 
 # One script call holds up everybody's: a thousand tasks in one were measured to block Redis for 25-43 ms.
 MOST: Final = 50
-PACE_SECONDS: Final = 0.001
+# With one, Redis would wait while its answer is read here: in an otherwise idle process that halved what both can do.
+AT_ONCE: Final = 2
 _AWAY: Final = "Redis does not answer; nothing was stored. Try again shortly."
 
 
@@ -26,14 +27,13 @@ class _Waiting(NamedTuple):
 class _Queue:
     """What waits for one partition."""
 
-    __slots__ = ("not_before", "partition", "scheduled", "under_way", "waiting")
+    __slots__ = ("partition", "scheduled", "under_way", "waiting")
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.waiting: list[_Waiting] = []
         self.under_way = 0  # groups
         self.scheduled = False  # the next one is about to be sent
-        self.not_before = 0.0  # by the loop's clock
 
 
 class Merger(Generic[Item, Answer]):
@@ -43,9 +43,7 @@ class Merger(Generic[Item, Answer]):
     order of the items, client by client; one may be the StoreUnavailable of that item alone. It may raise
     StoreUnavailable, which then all of the group hear; and where that took more than ``patience`` seconds, also those
     that waited meanwhile, so that a Redis that does not answer keeps nobody twice. ``at_once``: groups of a partition
-    under way at a time. While one is, what comes in waits, and travels together. Where more than one came at a time,
-    the next group is collected for `PACE_SECONDS`: Redis is faster than this process, and would be given one or two at
-    a time, at several times the cost of each. Who calls alone never waits for it.
+    under way at a time. While one is, what comes in waits, and travels together.
     """
 
     def __init__(
@@ -54,7 +52,7 @@ class Merger(Generic[Item, Answer]):
         carry_out: Callable[[int, dict[str, list[Item]]], Awaitable[Sequence[Answer | StoreUnavailable]]],
         *,
         patience: float,
-        at_once: int = 1,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._partition_of = partition_of
         self._carry_out = carry_out
@@ -72,16 +70,13 @@ class Merger(Generic[Item, Answer]):
             queue = self._queues[partition] = _Queue(partition)
         answer: asyncio.Future[Answer] = self._loop.create_future()
         queue.waiting.append(_Waiting(client_id, item, answer))
-        if queue.under_way < self._at_once and (not queue.scheduled or len(queue.waiting) == MOST):
+        if queue.under_way < self._at_once:
             self._schedule(queue)
         return answer
 
     def _schedule(self, queue: _Queue) -> None:
-        queue.scheduled = True
-        early = queue.not_before - self._loop.time()
-        if early > 0 and len(queue.waiting) < MOST:
-            self._loop.call_later(early, self._flush, queue)
-        else:
+        if queue.waiting and not queue.scheduled:
+            queue.scheduled = True
             self._loop.call_soon(self._flush, queue)
 
     def _flush(self, queue: _Queue) -> None:
@@ -89,8 +84,6 @@ class Merger(Generic[Item, Answer]):
         while queue.waiting and queue.under_way < self._at_once:
             group, queue.waiting = queue.waiting[:MOST], queue.waiting[MOST:]
             queue.under_way += 1
-            if len(group) > 1:
-                queue.not_before = self._loop.time() + PACE_SECONDS
             task = self._loop.create_task(self._run(queue, group))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -116,8 +109,7 @@ class Merger(Generic[Item, Answer]):
                 raise  # a defect, or the end of the process
         finally:
             queue.under_way -= 1
-            if queue.waiting and not queue.scheduled:
-                self._schedule(queue)
+            self._schedule(queue)
 
 
 def _settle(one: _Waiting, answer: Any) -> None:
