@@ -22,13 +22,14 @@ from gateway.models import (
 )
 from gateway.settings import Settings
 from gateway.store.clients import Clients
-from gateway.store.merging import AT_ONCE, MOST, Merger
+from gateway.store.merging import AT_ONCE, Merger
 from gateway.store.payload import Payloads
 from gateway.store.records import fixed_fields, unique_end
 from gateway.store.scripts import Runner
 
 _Args = tuple[str | bytes | int | float, ...]
 _ROW: Final = 4
+_CHUNK: Final = 50  # a thousand in one script call were measured to block Redis for 25-43 ms
 _DURABLE_AT_ONCE: Final = 1000
 
 
@@ -96,8 +97,8 @@ class Admissions:
         """Decide and store each, in order, in chunks; if Redis fails midway, the rest are what it failed with."""
         results: list[Admission | StoreUnavailable] = []
         partition = self._keyspace.partition(client_id)
-        for start in range(0, len(specs), MOST):
-            chunk = [self._wanted(client_id, spec, create, local=False) for spec in specs[start : start + MOST]]
+        for start in range(0, len(specs), _CHUNK):
+            chunk = [self._wanted(client_id, spec, create, local=False) for spec in specs[start : start + _CHUNK]]
             try:
                 results += await self._carry_out(partition, {client_id: chunk})
             except StoreUnavailable as error:
