@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -43,6 +42,7 @@ from gateway.dispatch.sender import HttpSender
 from gateway.dispatch.traced import TracedSender
 from gateway.dispatch.upkeep import Upkeep
 from gateway.exposure import exposures
+from gateway.files import share_files
 from gateway.keys import AppKeys
 from gateway.listeners import Listener, listen
 from gateway.middleware.chains import ADMIN, app_chain
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_FILES_BESIDE_CALLS = 64  # Redis, listeners, requests, the log
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -225,8 +224,10 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
         if settings.embedded_redis_port is not None:  # also in a worker, whose parent runs the server
             guard.add_own("localhost", settings.embedded_redis_port)
         dispatcher: Dispatcher | None = None
-        if settings.role in {"all", "dispatcher"} and not settings.admin_only:
-            dispatcher = await _make_dispatcher(stack, settings, store, guard, spans)
+        dispatches = settings.role in {"all", "dispatcher"} and not settings.admin_only
+        files = share_files(settings.max_in_flight if dispatches else 0)
+        if dispatches:
+            dispatcher = await _make_dispatcher(stack, settings, store, guard, spans, calls=files.calls)
         listeners = []
         if not settings.admin_only:
             app = create_app(settings, store, dispatcher, guard, spans)
@@ -234,6 +235,8 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
         if settings.admin_port is not None and settings.role != "dispatcher":
             app = create_admin_app(settings, store, dispatcher, guard)
             listeners.append(Listener(app, settings.admin_port, admin=True))
+        for listener in listeners:
+            listener.app[AppKeys.CONNECTIONS] = files.connections
         bound: list[tuple[str, int]] = []
 
         def own(host: str, port: int) -> None:
@@ -256,38 +259,18 @@ async def _make_dispatcher(
     store: Store,
     guard: EgressGuard,
     spans: "Spans | None",
+    *,
+    calls: int,
 ) -> Dispatcher:
-    max_in_flight = _calls_at_once(settings.max_in_flight)
     sender = await stack.enter_async_context(
-        HttpSender(
-            guard, max_in_flight, settings.outbound_proxy, keys=store.signing.keys, hosts=store.clients.allowed_hosts
-        )
+        HttpSender(guard, calls, settings.outbound_proxy, keys=store.signing.keys, hosts=store.clients.allowed_hosts)
     )
     upkeep = await stack.enter_async_context(Upkeep(store.claims, store.audit, settings.lease_seconds))
     return Dispatcher(
         store.claims,
         sender if spans is None else TracedSender(sender, spans),
-        max_in_flight=max_in_flight,
+        max_in_flight=calls,
         lease_seconds=settings.lease_seconds,
         drain_seconds=settings.drain_seconds,
         on_due=upkeep.due,
     )
-
-
-def _calls_at_once(wanted: int) -> int:
-    """MAX_IN_FLIGHT, or as many calls as the process may open files for: past that its link to Redis would fail too,
-    and with it the leases of all its calls."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _FILES_BESIDE_CALLS
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if allowed > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    room = max(1, allowed - _FILES_BESIDE_CALLS)
-    if room < wanted:
-        log.warning(
-            "max_in_flight_lowered",
-            message=f"this process may open {allowed} files: MAX_IN_FLIGHT is {room}, not {wanted}; raise `ulimit -n`",
-        )
-    return room

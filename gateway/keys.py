@@ -21,6 +21,7 @@ class AppKeys:
     STORE: Final = web.AppKey("store", Store)
     DISPATCHER: Final[web.AppKey[Dispatching | None]] = web.AppKey("dispatcher")
     GUARD: Final[web.AppKey[TargetCheck]] = web.AppKey("guard")
+    CONNECTIONS: Final = web.AppKey("connections", int)
     EXPRESS: Final[web.AppKey[MakeExpress]] = web.AppKey("express")
 
 

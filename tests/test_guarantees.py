@@ -280,6 +280,33 @@ async def test_admin_on_a_listener_of_its_own(server: Server, start: Start, targ
     assert await only.status("/v1/rate-limit?client_id=acme") == 404
 
 
+async def test_a_process_short_of_files_tells_callers_and_keeps_its_links(tmp_path: Path, server: Server) -> None:
+    """With 128 of them, connections past those that fit get a 503 at once; those that were there are served on, and
+    new ones as soon as some have closed."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(GENEROUS)) as session:
+        process = Process(session, tmp_path / "few.log", [], files=128, REDIS_URL=server.url)
+        try:
+            await process.ready()
+            await _crowd(process)
+            await process.ready()
+        finally:
+            await process.end()
+
+
+async def _crowd(process: Process) -> None:
+    callers = [await asyncio.open_connection("127.0.0.1", process.port) for _ in range(60)]
+    told = []
+    for reader, writer in callers:
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        told.append((await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), GENEROUS)).decode())
+    refused = [head for head in told if head.startswith("HTTP/1.1 503 ")]
+    assert 60 - 32 <= len(refused) < 60
+    assert all("Retry-After: " in head for head in refused)
+    assert all(head.startswith("HTTP/1.1 200 ") for head in told if head not in refused)
+    for _, writer in callers:
+        writer.close()
+
+
 async def test_an_enqueue_is_one_command(server: Server, start: Start, target: Target) -> None:
     """Over HTTP, an accepted enqueue of a known client is one command, of a new one that and three reads."""
     process = await start("--role", "api", REDIS_URL=server.url).ready()

@@ -47,6 +47,17 @@ def test_an_address_has_so_many_connections() -> None:
     assert limits._connections == {}
 
 
+def test_all_together_have_as_many_connections_as_there_are_files() -> None:
+    """Loopback and exempt networks too: past it even a probe's connection would take the file of a link to Redis."""
+    limits = Limits(5, 1, most=2)
+    assert [limits.connected("127.0.0.1"), limits.connected("10.0.0.1")] == [None, "10.0.0.1"]
+    with pytest.raises(ServiceUnavailable) as refused:
+        limits.connected("127.0.0.1")
+    assert "ulimit -n" in refused.value.message
+    limits.disconnected(None)
+    assert limits.connected("10.0.0.1") == "10.0.0.1"
+
+
 def test_the_addresses_of_an_ipv6_network_have_one_number() -> None:
     """A machine with a /64 can't open as many as it has addresses."""
     limits = Limits(2, 1)

@@ -90,7 +90,7 @@ def admin_denied(reason: Literal["certificate", "key", "guesses", "address", "ro
     _now.admin_denied[(reason,)].inc()
 
 
-def connection_refused(reason: Literal["too_many", "slow", "large", "unread"]) -> None:
+def connection_refused(reason: Literal["too_many", "files", "slow", "large", "unread"]) -> None:
     """A connection past those that its address may have, one on which a request's head was too late or too large, or
     one whose caller did not read its answer."""
     _now.connections_refused[(reason,)].inc()

@@ -27,11 +27,12 @@ LINGER: Final = 1.0  # seconds in which what is still sent is read, so that the 
 class BoundedConnection(web.RequestHandler):
     """Refuses itself where its address has too many, and ends where a head does not, or an answer is not read."""
 
-    __slots__ = ("_head_bytes", "_head_timer", "_limits", "_place", "_send_timer")
+    __slots__ = ("_counted", "_head_bytes", "_head_timer", "_limits", "_place", "_send_timer")
 
     def __init__(self, manager: "Server", *, limits: Limits, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._limits = limits
+        self._counted = False
         self._place: str | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
@@ -46,13 +47,15 @@ class BoundedConnection(web.RequestHandler):
             self.transport = transport  # type: ignore[assignment]
             self._end(problem)
             return
+        self._counted = True
         super().connection_made(transport)
         self._head_timer = self._loop.call_later(HEAD_DEADLINE, self._head_is_late)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Counted no more."""
-        self._limits.disconnected(self._place)
-        self._place = None
+        if self._counted:
+            self._limits.disconnected(self._place)
+            self._counted = False
         self.head_arrived()
         self._read_on()
         super().connection_lost(exc)

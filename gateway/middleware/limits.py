@@ -20,7 +20,8 @@ TELL_SECONDS: Final = 10.0  # between two lines of the log about refused connect
 
 class Limits:
     """Counts both. Loopback and ``exempt`` networks (trusted proxies, which bring everybody's) may have any number of
-    connections; the addresses of an IPv6 /64 have one number together."""
+    connections; the addresses of an IPv6 /64 have one number together. ``most``: connections in all, whoever has them,
+    for which the process may open files (None: any number)."""
 
     def __init__(
         self,
@@ -28,19 +29,36 @@ class Limits:
         open_requests: int,
         exempt: Sequence[Network] = (),
         clock: Callable[[], float] = time.monotonic,
+        *,
+        most: int | None = None,
     ) -> None:
         self._per_address = per_address
         self._open_requests = open_requests
         self._exempt = exempt
         self._clock = clock
+        self._most = most
+        self._open = 0
         self._connections: dict[str, int] = {}
         self._requests = 0
         self._untold = 0
         self._told_at = float("-inf")
 
     def connected(self, peer: str | None) -> str | None:
-        """A connection from ``peer``; the value is for `disconnected` at its end, None where it is not counted. Raises
-        `ServiceUnavailable` where that address has as many as it may."""
+        """A connection from ``peer``; the value is for `disconnected` at its end, None where its address is not
+        counted. Raises `ServiceUnavailable` where that address has as many as it may, or all together have."""
+        if self._most is not None and self._open >= self._most:
+            metrics.connection_refused("files")
+            self._tell("all together")
+            msg = (
+                f"there are {self._open} connections already, for which this process may open no more files; "
+                "an operator raises `ulimit -n`"
+            )
+            raise ServiceUnavailable(msg)
+        place = self._of_address(peer)
+        self._open += 1
+        return place
+
+    def _of_address(self, peer: str | None) -> str | None:
         address = parse_address(peer)
         if address is None or address.is_loopback or within(address, self._exempt):
             return None
@@ -59,6 +77,7 @@ class Limits:
 
     def disconnected(self, place: str | None) -> None:
         """The connection has ended."""
+        self._open -= 1
         if place is None:
             return
         left = self._connections[place] - 1

@@ -115,7 +115,10 @@ class Runner(web.AppRunner):
 
         settings = self.app[AppKeys.SETTINGS]
         limits = Limits(
-            settings.max_connections_per_address, settings.max_open_requests, exempt=settings.trusted_proxies
+            settings.max_connections_per_address,
+            settings.max_open_requests,
+            exempt=settings.trusted_proxies,
+            most=self.app.get(AppKeys.CONNECTIONS),
         )
 
         async def outermost(request: web.BaseRequest) -> web.StreamResponse:

@@ -11,8 +11,8 @@ from gateway.errors import StoreUnavailable
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-# Items of a group, and groups under way at a time. With one large one, Redis and this process would wait for each other;
-# many small ones cost more each. Of groups of 16, 24, 32, 40 and 50, two of 32 did best with 64 callers.
+# Items of a group, and groups under way at a time. With one large one, Redis and this process would wait for each
+# other; many small ones cost more each. Of groups of 16, 24, 32, 40 and 50, two of 32 did best with 64 callers.
 MOST: Final = 32
 AT_ONCE: Final = 2
 _AWAY: Final = "Redis does not answer; nothing was stored. Try again shortly."
