@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 import uvloop
 from aiohttp import web
-from deployments import deployment, session_cluster, session_sentinels, session_tls
+from deployments import deployment, session_cluster, session_sentinels
 from topologies import valkey_server
 
 from gateway import metrics
@@ -33,7 +33,7 @@ from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.tracing.spans import Spans
 
-__all__ = ["deployment", "session_cluster", "session_sentinels", "session_tls"]  # fixtures
+__all__ = ["deployment", "session_cluster", "session_sentinels"]  # fixtures
 
 # A shell that runs us in the background has SIGINT ignored, which processes hand down; tests stop theirs by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
