@@ -76,6 +76,14 @@ class TargetNotAllowed(GatewayError):
         self.kind = kind
 
 
+class NotSigned(GatewayError):
+    """A call that is to be signed can't be, so it must not be made. ``reason`` is short and stable, for the attempt."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class NotFound(GatewayError):
     """404."""
 

@@ -1,46 +1,23 @@
-"""TASK_ENCRYPTION_KEYS at work: what lies in Redis, and what becomes of tasks while keys come, change and go."""
+"""TASK_ENCRYPTION_KEYS at work over each deployment of Redis: what lies there, and what becomes of tasks while keys
+come, change and go."""
 
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
-import redis.asyncio as redis
 from conftest import Gateway, GatewayFactory, Target, until
+from deployments import Deployment
+from sealed import everything, gateways, raw, store_url
 
 from gateway.store.records import Record
+
+__all__ = ["gateways", "raw", "store_url"]  # fixtures
 
 OLD, NEW = (f"{name}:{base64.b64encode(name.encode() * 8).decode()}" for name in ("old1", "new1"))
 BODY, HEADER, QUERY, PATH, ANSWER = (f"canary-{what}-4111" for what in ("body", "header", "query", "path", "answer"))
 
 _BODY = Record.__struct_fields__.index("body")
-
-
-@pytest.fixture
-async def raw(store_url: str) -> AsyncIterator[redis.Redis]:
-    """Somebody who reads Redis."""
-    async with redis.Redis.from_url(store_url) as client:
-        yield client
-
-
-async def everything(raw: redis.Redis) -> str:
-    """All that Redis holds, keys and values, each as its type is read: a DUMP may be compressed."""
-    found: list[Any] = []
-    async for key in raw.scan_iter():
-        match await raw.type(key):
-            case b"string":
-                value: Any = await raw.get(key)
-            case b"hash":
-                value = await raw.hgetall(key)
-            case b"zset":
-                value = await raw.zrange(key, 0, -1)
-            case b"stream":
-                value = await raw.xrange(key)
-            case kind:
-                raise AssertionError(f"{kind!r} is not read")
-        found.append((key, value))
-    return repr(found)
 
 
 def secret_task(target: Target, client: str, path: str = "/ok", **more: Any) -> dict[str, Any]:
@@ -85,11 +62,11 @@ async def in_every_state(gw: Gateway, target: Target, client: str) -> None:
 
 
 async def test_redis_holds_nothing_that_can_be_read(
-    gateway: GatewayFactory, target: Target, raw: redis.Redis, a_client: str
+    gateways: GatewayFactory, target: Target, raw: Any, a_client: str
 ) -> None:
     """In whatever state tasks are, neither body, header, path and query nor a target's answer lies in Redis, nor a
     fingerprint to try guesses against; the target gets all of it."""
-    gw = await gateway(task_encryption_keys=OLD)
+    gw = await gateways(task_encryption_keys=OLD)
     await in_every_state(gw, target, a_client)
     held = await everything(raw)
     assert "canary" not in held
@@ -104,41 +81,41 @@ async def test_redis_holds_nothing_that_can_be_read(
 
 
 async def test_without_keys_redis_holds_it_all(
-    gateway: GatewayFactory, target: Target, raw: redis.Redis, a_client: str
+    gateways: GatewayFactory, target: Target, raw: Any, a_client: str
 ) -> None:
     """The same look finds everything where nothing is sealed: the test above can fail."""
-    await in_every_state(await gateway(), target, a_client)
+    await in_every_state(await gateways(), target, a_client)
     held = await everything(raw)
     assert not [secret for secret in (BODY, HEADER, QUERY, PATH, ANSWER) if secret not in held]
 
 
-async def test_keys_change_while_tasks_wait(gateway: GatewayFactory, target: Target, a_client: str) -> None:
+async def test_keys_change_while_tasks_wait(gateways: GatewayFactory, target: Target, a_client: str) -> None:
     """Tasks queued in the clear, under the old key and under the new one are all delivered by a gateway that has the
     new key first and the old one behind it."""
     waiting = []
     for keys in ("", f"none,{OLD}", OLD, f"{NEW},{OLD}"):
-        gw = await gateway(dispatch=False, task_encryption_keys=keys)
+        gw = await gateways(dispatch=False, task_encryption_keys=keys)
         waiting.append(await stored(gw, secret_task(target, a_client)))
         waiting.append(await stored(gw, secret_task(target, a_client, delay=0.2)))
-    gw = await gateway(task_encryption_keys=f"{NEW},{OLD}")
+    gw = await gateways(task_encryption_keys=f"{NEW},{OLD}")
     for task_id in waiting:
         await reaches(gw, a_client, task_id, "succeeded")
     assert [call["headers"]["Authorization"] for call in target.calls] == [HEADER] * len(waiting)
 
 
 async def test_a_task_whose_key_is_gone_is_a_dead_letter(
-    gateway: GatewayFactory, target: Target, raw: redis.Redis, a_client: str
+    gateways: GatewayFactory, target: Target, raw: Any, a_client: str
 ) -> None:
     """It is buried at its first start with a reason that names the key, without a call; what waits behind it runs; and
     once the key is back it can be replayed."""
-    lost = await stored(await gateway(dispatch=False, task_encryption_keys=OLD), secret_task(target, a_client))
-    gw = await gateway(task_encryption_keys=NEW)
+    lost = await stored(await gateways(dispatch=False, task_encryption_keys=OLD), secret_task(target, a_client))
+    gw = await gateways(task_encryption_keys=NEW)
     seen = await reaches(gw, a_client, lost, "dead")
     assert seen["reason"] == "sealed with the key old1, which TASK_ENCRYPTION_KEYS does not have"
     assert (seen["attempts"], seen["last_attempt"]["error"]) == (1, seen["reason"])
     await reaches(gw, a_client, await stored(gw, secret_task(target, a_client)), "succeeded")
     assert len(target.calls) == 1
-    back = await gateway(task_encryption_keys=f"{NEW},{OLD}")
+    back = await gateways(task_encryption_keys=f"{NEW},{OLD}")
     # Whichever of the two starts it: the one without the key buries it again.
     assert gw.dispatcher is not None
     await gw.dispatcher.__aexit__(None, None, None)
@@ -150,25 +127,25 @@ async def test_a_task_whose_key_is_gone_is_a_dead_letter(
 
 @pytest.mark.parametrize("delay", [0, 0.3])
 async def test_a_sealed_task_moved_to_another_client_is_not_called(
-    gateway: GatewayFactory, target: Target, raw: redis.Redis, a_client: str, delay: float
+    gateways: GatewayFactory, target: Target, raw: Any, a_client: str, *, delay: float, deployment: Deployment
 ) -> None:
     """Who can write to Redis can't have one client's task called as another's: it does not open there."""
-    gw = await gateway(dispatch=False, task_encryption_keys=OLD)
+    gw = await gateways(dispatch=False, task_encryption_keys=OLD)
     theirs, thief = secret_task(target, a_client, delay=delay), f"thief-{a_client}"
     victim = await stored(gw, theirs)
     own = await stored(gw, {"client_id": thief, "delay": delay, "task": {"url": f"{target.url}/thief"}})
     if delay:
-        sealed = msgspec.msgpack.decode(await raw.get(f"task:{victim}"))[_BODY]
-        record = msgspec.msgpack.decode(await raw.get(f"task:{own}"))
+        sealed = msgspec.msgpack.decode(await raw.get(deployment.key(f"task:{victim}", a_client)))[_BODY]
+        record = msgspec.msgpack.decode(await raw.get(deployment.key(f"task:{own}", thief)))
         record[_BODY] = sealed
-        await raw.set(f"task:{own}", msgspec.msgpack.encode(record))
+        await raw.set(deployment.key(f"task:{own}", thief), msgspec.msgpack.encode(record))
     else:
-        ((_, fields),) = await raw.xrange(f"stream:{a_client}:default")
-        ((entry, _),) = await raw.xrange(f"stream:{thief}:default")
+        ((_, fields),) = await raw.xrange(deployment.key(f"stream:{a_client}:default", a_client))
+        ((entry, _),) = await raw.xrange(deployment.key(f"stream:{thief}:default", thief))
         # The group has read nothing yet: an entry behind the thief's own, with the victim's task in it.
-        await raw.xdel(f"stream:{thief}:default", entry)
-        await raw.xadd(f"stream:{thief}:default", fields)
-    gw = await gateway(task_encryption_keys=OLD)
+        await raw.xdel(deployment.key(f"stream:{thief}:default", thief), entry)
+        await raw.xadd(deployment.key(f"stream:{thief}:default", thief), fields)
+    gw = await gateways(task_encryption_keys=OLD)
     await reaches(gw, a_client, victim, "succeeded")
     dead = await _first_dead(gw, thief)
     assert dead["reason"] == "sealed content was changed, or moved from another task (key old1)"
@@ -187,13 +164,13 @@ async def _first_dead(gw: Gateway, client: str) -> dict[str, Any]:
 
 
 async def test_a_repeated_request_is_known_through_a_change_of_keys(
-    gateway: GatewayFactory, target: Target, a_client: str
+    gateways: GatewayFactory, target: Target, a_client: str
 ) -> None:
     """The same task under its idempotency key is a duplicate and another one a conflict, whether the first came before
     there were keys, under the key of the time, or under one that is now the second."""
     first: dict[str, str] = {}
     for name, keys in (("clear", ""), ("old", OLD), ("new", f"{NEW},{OLD}")):
-        gw = await gateway(dispatch=False, task_encryption_keys=keys)
+        gw = await gateways(dispatch=False, task_encryption_keys=keys)
         first[name] = await stored(gw, secret_task(target, a_client, idempotency_key=name))
     for name, task_id in first.items():
         again = secret_task(target, a_client, idempotency_key=name)
@@ -207,5 +184,5 @@ async def test_a_repeated_request_is_known_through_a_change_of_keys(
         del item["client_id"]
     _, answer, _ = await gw.call("POST", "/v1/enqueue/batch", json={"client_id": a_client, "tasks": items})
     assert [item["status"] for item in answer["results"]] == [200, 200, 200]
-    blind = await gateway(dispatch=False, task_encryption_keys=NEW)
+    blind = await gateways(dispatch=False, task_encryption_keys=NEW)
     assert (await blind.enqueue(secret_task(target, a_client, idempotency_key="old")))[0] == 409

@@ -12,6 +12,7 @@ from test_cli import run
 from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.store.keyspace import Keyspace
+from gateway.store.sealing import Sealer
 from gateway.store.signing import SigningSecrets
 
 BODY = {"order": 7, "text": "größer"}
@@ -162,7 +163,7 @@ async def test_a_call_waits_for_its_secret_while_redis_is_away() -> None:
                 raise StoreUnavailable("away")
             return [b"sec_1", b"1 c2VjcmV0"]
 
-    assert await SigningSecrets(Runner()).keys("acme") == [b"secret"]  # type: ignore[arg-type]
+    assert await SigningSecrets(Runner(), Sealer(())).keys("acme") == [b"secret"]  # type: ignore[arg-type]
 
 
 async def test_the_commands(gateway: GatewayFactory, a_client: str) -> None:

@@ -11,10 +11,11 @@ from gateway.admin.journal import note
 from gateway.errors import InvalidBody, NotFound
 from gateway.keys import AppKeys
 from gateway.middleware.answers import json_answer
-from gateway.middleware.reading import client_id_of_query, query
+from gateway.middleware.reading import client_id_of_query, is_client_id, page_limit, query
 from gateway.store.signing import SigningSecret
 
 _KNOWN = ("client_id", "secret_id")
+_PAGE = 500  # clients of one call; each costs a read
 _SECRET_ID = re.compile(r"sec_[0-9a-f]{8}", re.ASCII)
 
 
@@ -48,12 +49,37 @@ async def remove(request: web.Request) -> web.StreamResponse:
     return web.Response(status=204)
 
 
+async def reseal(request: web.Request) -> web.StreamResponse:
+    """200: a page of clients' secrets are stored as TASK_ENCRYPTION_KEYS says now; told are those that can't be."""
+    text, cursor = (query(request, name, ("limit", "cursor")) for name in ("limit", "cursor"))
+    if cursor is not None and not is_client_id(cursor):
+        msg = "cursor: must be the next_cursor of the call before"
+        raise InvalidBody(msg, error="Invalid query")
+    store = request.app[AppKeys.STORE]
+    ids, going_on = await store.clients.ids(after=cursor, limit=page_limit(text, _PAGE) or _PAGE)
+    done = await store.signing.reseal(ids)
+    if done.secrets:
+        await note(request, "reseal_signing_secrets", None, after={"resealed": done.secrets})
+    unreadable = [
+        {"client_id": client_id, "secret_id": secret.secret_id, "reason": secret.unreadable}
+        for client_id, secret in done.unreadable
+    ]
+    body = {"clients": len(ids), "resealed": done.secrets, "unreadable": unreadable, "next_cursor": going_on}
+    return json_answer(body)
+
+
 def _shown(secret: SigningSecret) -> dict[str, Any]:
-    return {"secret_id": secret.secret_id, "created_at": datetime.fromtimestamp(secret.created_at // 1_000_000, UTC)}
+    return {
+        "secret_id": secret.secret_id,
+        "created_at": datetime.fromtimestamp(secret.created_at // 1_000_000, UTC),
+        "sealed_with": secret.sealed_with,
+        "unreadable": secret.unreadable,
+    }
 
 
 ROUTES = (
     web.get("/clients/signing", show),
     web.post("/clients/signing", create),
     web.delete("/clients/signing", remove),
+    web.post("/clients/signing/reseal", reseal),
 )

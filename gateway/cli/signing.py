@@ -1,6 +1,7 @@
 """`gateway signing …`: the secrets that sign a client's deliveries."""
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +27,11 @@ def list_secrets(client_id: ClientId, as_json: Json = False) -> None:
     if as_json:
         typer.echo(answer.text)
         return
-    table(("secret", "created"), [(each["secret_id"], each["created_at"]) for each in answer.data["secrets"]])
+    rows = [
+        (each["secret_id"], each["created_at"], each["sealed_with"] or "-", each["unreadable"] or "")
+        for each in answer.data["secrets"]
+    ]
+    table(("secret", "created", "sealed with", "can't be opened"), rows)
 
 
 @app.command("create")
@@ -52,3 +57,27 @@ def remove_secret(client_id: ClientId, secret_id: SecretId, as_json: Json = Fals
         typer.echo(answer.text)
     elif not as_json:
         typer.echo(f"removed {secret_id}")
+
+
+@app.command("reseal")
+@reported
+def reseal_secrets(as_json: Json = False) -> None:
+    """Seal the secrets of all clients with the first of TASK_ENCRYPTION_KEYS; 1 where one can't be opened."""
+    total: dict[str, Any] = {"clients": 0, "resealed": 0, "unreadable": []}
+    query: dict[str, str] = {}
+    with AdminApi() as api:
+        while True:
+            page = api.call("POST", f"{_PATH}/reseal", query=query).data
+            for name in total:
+                total[name] += page[name]
+            if page["next_cursor"] is None:
+                break
+            query = {"cursor": page["next_cursor"]}
+    if as_json:
+        typer.echo(json.dumps(total))
+    else:
+        typer.echo(f"stored {total['resealed']} anew, of {total['clients']} clients")
+        for each in total["unreadable"]:
+            typer.echo(f"{each['client_id']} {each['secret_id']}: {each['reason']}", err=True)
+    if total["unreadable"]:
+        raise typer.Exit(1)

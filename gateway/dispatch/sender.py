@@ -19,7 +19,7 @@ from gateway.dispatch.http.errors import CallFailed, InvalidRequest
 from gateway.dispatch.http.proxy import Proxy
 from gateway.dispatch.retry import parse_retry_after
 from gateway.dispatch.signing import SIGNED_HEADERS, signature_headers
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, NotSigned
 from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
 from gateway.tracing.context import sent
 
@@ -145,6 +145,8 @@ def _judge_error(exc: Exception, task: ClaimedTask) -> tuple[Verdict, str]:
             metrics.egress_refused(exc.kind.label, "dial")
             log.warning("egress_refused", client=task.client_id, task=task.task_id, reason=exc.reason)
             return Verdict.REFUSED, exc.reason
+        case NotSigned():  # another replica may have the key, and an operator may put it back
+            return Verdict.RETRY, exc.reason
         case GatewayError():  # of the store, whose log says more
             return Verdict.RETRY, "client settings unreadable"
     log.exception("attempt_failed_unexpectedly", client=task.client_id, task=task.task_id)

@@ -14,6 +14,11 @@ class SigningSecret(Struct):
 
     secret_id: Annotated[str, Meta(pattern="^sec_[0-9a-f]{8}$")]
     created_at: datetime
+    sealed_with: Annotated[
+        str | None,
+        Meta(description="the id of the key of TASK_ENCRYPTION_KEYS that opens it; null: stored in the clear"),
+    ]
+    unreadable: Annotated[str | None, Meta(description="why it can't be opened, and calls are not made; null: it can")]
 
 
 class SigningSecrets(Struct):
@@ -28,6 +33,23 @@ class NewSigningSecret(SigningSecret):
 
     client_id: ClientId
     secret: Annotated[str, Meta(pattern="^whsec_", description="for the receiver, as Standard Webhooks writes it")]
+
+
+class UnreadableSecret(Struct):
+    """One that no key of TASK_ENCRYPTION_KEYS opens."""
+
+    client_id: ClientId
+    secret_id: str
+    reason: str
+
+
+class Resealed(Struct):
+    """What became of the secrets of some clients."""
+
+    clients: Annotated[int, Meta(ge=0, description="that were looked at")]
+    resealed: Annotated[int, Meta(ge=0, description="secrets that were stored anew")]
+    unreadable: list[UnreadableSecret]
+    next_cursor: Annotated[str | None, Meta(description="null after the last client")]
 
 
 class ClientKey(Struct):
@@ -124,5 +146,16 @@ CLIENT_SECRETS: Final = (
         {204: Answer("It signs no more")},
         (400, 401, 403, 404, 503),
         (CLIENT, Parameter("secret_id", {"type": "string", "pattern": "^sec_[0-9a-f]{8}$"}, "which", required=True)),
+    ),
+    Operation(
+        "post",
+        "/admin/clients/signing/reseal",
+        "Store signing secrets anew as TASK_ENCRYPTION_KEYS says now, some clients at a time",
+        {200: Answer("How many, and which can't be opened", Resealed)},
+        (400, 401, 403, 503),
+        (
+            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 500}, "clients, 500 unless given"),
+            Parameter("cursor", {"type": "string"}, "the `next_cursor` of the call before"),
+        ),
     ),
 )

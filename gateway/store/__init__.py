@@ -33,6 +33,7 @@ from gateway.store.listing import Listing
 from gateway.store.payload import Payloads
 from gateway.store.replicas import Replicas
 from gateway.store.scripts import Runner
+from gateway.store.sealing import Sealer
 from gateway.store.sentinel import RedisSentinel
 from gateway.store.servers import Servers, look_at
 from gateway.store.sessions import Sessions
@@ -65,7 +66,7 @@ class Store:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self.clients = Clients(api, settings, self.tiers)
         self.client_keys = ClientKeys(api)
-        self.signing = SigningSecrets(api)
+        self.signing = SigningSecrets(api, Sealer(settings.task_encryption_keys))
         payloads = Payloads(settings.task_encryption_keys)
         self.tasks = Tasks(api, Admissions(api, self.clients, settings, payloads), payloads)
         self.listing = Listing(api, payloads)

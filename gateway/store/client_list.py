@@ -81,6 +81,14 @@ class ClientList:
         count = len(clients) if limit is None and after is None else len(ids)
         return ClientPage(clients, count, rest[looked - 1] if looked < len(rest) else None)
 
+    async def ids(self, *, after: str | None, limit: int) -> tuple[list[str], str | None]:
+        """Ids after ``after``, in order, also of clients whose settings can't be read; and after which to go on, None
+        at the end."""
+        if after is None:
+            await self._adopt(whole=True)
+        rest = [name for name in await self._ids(None) if after is None or name > after]
+        return rest[:limit], rest[limit - 1] if len(rest) > limit else None
+
     async def _ids(self, search: str | None) -> list[str]:
         part = None if search is None else search.lower()
 

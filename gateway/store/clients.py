@@ -164,6 +164,10 @@ class Clients:
         """Clients by id after ``after``, all of them where ``limit`` is None."""
         return await self._list.page(ClientFilter(tier, enabled, search), after=after, limit=limit)
 
+    async def ids(self, *, after: str | None, limit: int) -> tuple[list[str], str | None]:
+        """See `ClientList.ids`."""
+        return await self._list.ids(after=after, limit=limit)
+
     def _readable(self, client_id: str, text: bytes) -> Client | None:
         try:
             return self._decode(client_id, text)

@@ -1,6 +1,6 @@
-"""What Redis keeps of a task's URL, headers and body, and of its targets' answers, where TASK_ENCRYPTION_KEYS is set:
-nothing that can be read without a key, nor moved to another client or task. Where sealed text is stored is
-`gateway.store.records`' affair.
+"""What Redis keeps of a task's URL, headers and body, of its targets' answers, and of signing secrets, where
+TASK_ENCRYPTION_KEYS is set: nothing that can be read without a key, nor moved to another client or task. Where sealed
+text is stored is `gateway.store.records`' and `gateway.store.signing`'s affair.
 
 A task's own key is derived from the operator's key, its client and its id, so that no key seals more than a few texts
 and random nonces never run out: AES-GCM with one key for all would be used up after 2^32 tasks."""
@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from gateway.parsing import IN_THE_CLEAR
 
-Purpose = Literal["task", "answer"]
+Purpose = Literal["task", "answer", "signing"]
 
 _NONCE: Final = 12
 _TASK_KEY: Final = b"gateway-task-key"
@@ -34,7 +34,8 @@ class Sealer:
     """Seals with the first of the keys and opens with each. Without keys, or where the first is `none`, it seals
     nothing: `on` is false.
 
-    A task is named by its client and by ``unique``, the part of its id that is known before it is stored.
+    A task is named by its client and by ``unique``, the part of its id that is known before it is stored; a signing
+    secret by its client and its own id.
     """
 
     def __init__(self, keys: tuple[tuple[str, bytes], ...]) -> None:
@@ -54,6 +55,16 @@ class Sealer:
         """Whether what is stored from now on is sealed."""
         return self._first is not None
 
+    @property
+    def first(self) -> str | None:
+        """The id of the key that seals from now on, None: nothing is sealed."""
+        return self._first
+
+    def sealed_with(self, text: str) -> str | None:
+        """The id of the key that opens what `seal` made; None: the text is not sealed."""
+        name, dot, _ = text.partition(".")
+        return name if dot else None
+
     def seal(self, client_id: str, unique: str, plain: bytes, purpose: Purpose) -> str:
         """The plain bytes as ASCII text without spaces, which tells by which key it opens again."""
         if self._first is None or self._cipher is None:
@@ -64,7 +75,7 @@ class Sealer:
         return f"{self._first}.{b64encode(nonce + sealed).decode()}"
 
     def open(self, client_id: str, unique: str, sealed: str, purpose: Purpose) -> bytes:
-        """The plain bytes; raises `Unreadable` where its key is gone or this is not what was sealed for this task."""
+        """The plain bytes; raises `Unreadable` where its key is gone or this is not what was sealed under this name."""
         name, _, text = sealed.partition(".")
         key = self._keys.get(name)
         if key is None or self._cipher is None:
@@ -75,7 +86,8 @@ class Sealer:
             raw = b64decode(text, validate=True)
             plain = self._cipher(_task_key(key, named)).decrypt(raw[:_NONCE], raw[_NONCE:], _bound(named, purpose))
         except (self._refused, ValueError):
-            reason = f"sealed content was changed, or moved from another task (key {name[:32]})"
+            other = "client" if purpose == "signing" else "task"
+            reason = f"sealed content was changed, or moved from another {other} (key {name[:32]})"
             raise Unreadable(reason) from None
         opened: bytes = plain
         return opened
