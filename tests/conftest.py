@@ -18,8 +18,12 @@ import aiohttp
 import pytest
 import uvloop
 from aiohttp import web
-from deployments import deployment, session_cluster, session_sentinels
+from deployments import deployment, redis_server, session_cluster, session_sentinels
+from links import line, new_link
+from served import server, start
+from stores import key, opened, raw, store
 from topologies import valkey_server
+from waiting import DEADLINE, until
 
 from gateway import metrics
 from gateway.app import create_app
@@ -33,14 +37,29 @@ from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.tracing.spans import Spans
 
-__all__ = ["deployment", "session_cluster", "session_sentinels"]  # fixtures
+# Fixtures, and what tests wait with.
+__all__ = [
+    "DEADLINE",
+    "deployment",
+    "key",
+    "line",
+    "new_link",
+    "opened",
+    "raw",
+    "redis_server",
+    "server",
+    "session_cluster",
+    "session_sentinels",
+    "start",
+    "store",
+    "until",
+]
 
 # A shell that runs us in the background has SIGINT ignored, which processes hand down; tests stop theirs by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ADMIN_KEY = "test-key"
-DEADLINE = 10.0
 
 
 def pytest_asyncio_loop_factories(
@@ -52,19 +71,6 @@ def pytest_asyncio_loop_factories(
     if hasattr(getattr(item, "module", None), "HttpSender"):
         loops["uvloop"] = uvloop.new_event_loop
     return loops
-
-
-async def until(condition: Callable[[], Any], seconds: float = DEADLINE, tell: Callable[[], str] = str) -> None:
-    """Poll a condition (plain or a coroutine function) until it holds; ``tell`` says more where it never does."""
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return
-        assert time.monotonic() < end, f"the condition did not come true in time {tell()}"
-        await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis as plain
 import redis.asyncio as redis
-from topologies import Cluster, Sentinels, cluster, sentinels
+from topologies import Cluster, Sentinels, Server, binaries, cluster, sentinels, server
 
 from gateway.settings import Settings
 from gateway.store import Store, open_store
@@ -61,6 +61,13 @@ class Deployment:
         at = self.sentinels.primary().url if self.sentinels else self.url
         async with redis.Redis.from_url(at, decode_responses=True) as client:
             yield client
+
+
+@pytest.fixture(params=sorted(binaries()), scope="module")
+def redis_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A Valkey, then a Redis."""
+    with server(binary=binaries()[request.param]) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

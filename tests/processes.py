@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 import redis.asyncio as redis
 from as_user import ROOT, free_port, plain_environment
-from conftest import until
 from topologies import valkey_server
+from waiting import until
 
 GENEROUS = 40.0
 

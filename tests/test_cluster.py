@@ -10,7 +10,7 @@ import redis as plain
 from conftest import until
 from deployments import Deployment
 from redis.crc import key_slot
-from test_store import admit, outcome, spec, state
+from stores import admit, outcome, spec, state
 from topologies import Cluster, Server
 
 import gateway.store

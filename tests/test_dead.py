@@ -1,15 +1,13 @@
 """Dead letters: listed by client, error and time, replayed as if just enqueued, purged for good."""
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from commands import run
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
-from deployments import Deployment
-from test_cli import run
-from test_store import admit, limit, one_claim, outcome, state
+from stores import admit, one_claim, outcome, state
 
 from gateway.models import State, Verdict
 from gateway.store import Store
@@ -22,13 +20,6 @@ def dead(**given: Any) -> TaskFilter:
 
 
 ALL = dead()
-
-
-@pytest.fixture
-async def store(deployment: Deployment) -> AsyncIterator[Store]:
-    async with deployment.store() as opened:
-        await limit(opened, "acme", 100, 10**6)
-        yield opened
 
 
 async def die(store: Store, status: int = 404, **changes: Any) -> str:

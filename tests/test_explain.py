@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from commands import run
 from conftest import ADMIN_KEY, GatewayFactory, Target, until
 from deployments import Deployment
-from test_cli import run
-from test_store import admit, limit, one_claim, outcome
+from stores import admit, limit, one_claim, outcome
 
 from gateway.middleware.answers import rfc3339
 from gateway.middleware.explanation import explanation

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import GatewayFactory, Target, until
 from deployments import Deployment
-from test_store import admit, limit, one_claim, outcome
+from stores import admit, limit, one_claim, outcome
 
 from gateway.models import State, Verdict
 from gateway.store import Store

@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from commands import run
 from conftest import ADMIN_KEY, Gateway, GatewayFactory
 from deployments import Deployment
-from test_cli import run
 
 from gateway.store import journal
 from gateway.store.journal import Change

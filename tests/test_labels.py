@@ -1,21 +1,10 @@
 """Labels: given at enqueue, kept and shown with the task; and the attempts that a task has behind it."""
 
-from collections.abc import AsyncIterator
-
-import pytest
-from conftest import GatewayFactory, Target
-from deployments import Deployment
-from test_store import admit, eventually, limit, outcome
+from conftest import GatewayFactory, Target, until
+from stores import admit, outcome
 
 from gateway.models import Attempt, Outcome, Verdict
 from gateway.store import Store
-
-
-@pytest.fixture
-async def store(deployment: Deployment) -> AsyncIterator[Store]:
-    async with deployment.store() as opened:
-        await limit(opened, "acme", 100, 10**6)
-        yield opened
 
 
 async def test_labels_stay_with_the_task_to_its_end(store: Store) -> None:
@@ -31,7 +20,7 @@ async def test_labels_stay_with_the_task_to_its_end(store: Store) -> None:
             return bool(tasks)
 
         if verdict is not None:
-            await eventually(runs)
+            await until(runs)
         view = await store.tasks.view("acme", task_id)
         assert view is not None
         assert view.labels == ("order-4711", "eu")
@@ -51,7 +40,7 @@ async def test_every_attempt_is_kept_up_to_twenty(store: Store) -> None:
                 await store.claims.finish(tasks[0], dead, retry_in=None if last else 0)
             return bool(tasks)
 
-        await eventually(fails)
+        await until(fails)
         kept = await store.tasks.detail("acme", task_id)
         assert kept is not None
         assert [each.started_at for each in kept.history] == list(range(max(1, number - 19), number + 1))

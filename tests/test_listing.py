@@ -1,12 +1,10 @@
 """Tasks found by filter, page by page, wherever they are; and what operators do to one of them."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from conftest import Gateway, GatewayFactory, Target, until
-from deployments import Deployment
-from test_store import admit, limit, one_claim, outcome, spec
+from stores import admit, limit, one_claim, outcome, spec
 
 from gateway.models import Admitted, State, Verdict
 from gateway.store import Store
@@ -14,13 +12,6 @@ from gateway.store.listing import parse_cursor
 from gateway.task_filter import TaskFilter
 
 ALL = TaskFilter()
-
-
-@pytest.fixture
-async def store(deployment: Deployment) -> AsyncIterator[Store]:
-    async with deployment.store() as opened:
-        await limit(opened, "acme", 100, 10**6)
-        yield opened
 
 
 async def listed(

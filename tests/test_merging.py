@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio as redis
-from test_store import limit, outcome, spec
+from stores import limit, outcome, spec
 
 from gateway.errors import StoreUnavailable
 from gateway.models import Admitted, Verdict

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from commands import run
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
 from deployments import Deployment
 from processes import GENEROUS, Process
 from redis.asyncio import from_url
-from test_cli import run
+from stores import admit
 from test_metrics import samples
-from test_store import admit
 from test_usage import batch, did
 
 from gateway import metrics

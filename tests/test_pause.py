@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from commands import run
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
 from deployments import Deployment
-from test_cli import run
-from test_store import admit, limit, outcome
+from stores import admit, limit, outcome
 
 from gateway.models import Verdict
 from gateway.store import Store

@@ -2,18 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 from conftest import until
-from proxy import proxy_to
-from test_store import admit as admit_one
 
 from gateway.dispatch.dispatcher import Dispatcher
-from gateway.dispatch.lanes import Lane, Lanes, LaneSemaphore
-from gateway.dispatch.leases import Leases
+from gateway.dispatch.lanes import Lane, Lanes
 from gateway.dispatch.upkeep import Upkeep
 from gateway.errors import StoreUnavailable
 from gateway.models import (
@@ -230,42 +226,6 @@ async def test_a_drain_ends_in_time_while_redis_is_away(store: Store) -> None:
     assert await states(store, ids) == {State.QUEUED}
 
 
-async def test_a_semaphore_that_shrinks_waits_for_its_holders() -> None:
-    """Places taken away go as they are released; nobody is interrupted, and growing again pays the debt first."""
-    gate = LaneSemaphore(3)
-    for _ in range(3):
-        await gate.acquire()
-    gate.resize(1)
-    gate.release()
-    gate.release()
-    assert gate.locked()
-    gate.release()
-    assert not gate.locked()
-    await gate.acquire()
-    assert gate.locked()
-    gate.resize(2)
-    assert not gate.locked()
-    gate.resize(1)
-    assert gate.locked()
-
-
-async def test_a_semaphore_takes_any_size_at_once_and_lets_waiters_in() -> None:
-    """The largest limit there is does not hold up the loop; those who wait get their places, the rest is free."""
-    gate = LaneSemaphore(1)
-    await gate.acquire()
-    waiting = [asyncio.create_task(gate.acquire()) for _ in range(3)]
-    await asyncio.sleep(0)
-    gate.resize(2)
-    await asyncio.sleep(0)
-    assert [one.done() for one in waiting] == [True, False, False]
-    gate.resize(2**31 - 1)
-    await asyncio.gather(*waiting)
-    gate.resize(4)
-    assert gate.locked()
-    gate.release()
-    assert not gate.locked()
-
-
 async def test_a_task_that_was_lost_before_its_call_is_not_called(store: Store) -> None:
     """A renewal may tell so between the claim and the call."""
     await admit(store, 1)
@@ -309,49 +269,3 @@ async def test_a_lost_claim_is_found_beside_a_known_one_of_another_queue(store: 
     assert known.entry == lost.entry
     assert await store.claims.hand_back_unknown("acme", [known]) == 1
     assert await store.claims.renew([known, lost]) == [lost]
-
-
-async def test_the_claims_of_many_clients_are_renewed_in_one_round_trip(store_url: str) -> None:
-    """All are asked for before the first answer is there: how long it takes does not grow with the clients."""
-    names = [f"client-{number}" for number in range(5)]
-    async with proxy_to(store_url.removeprefix("unix://")) as line, open_store(Settings.load({}), line.url) as store:
-        for name in names:
-            await admit_one(store, name)
-        tasks = [task for name in names for task in (await store.claims.claim(name, 1)).tasks]
-        line.sent.clear()
-        line.answering.clear()
-        renewing = asyncio.create_task(store.claims.renew(tasks))
-        await until(lambda: all(name.encode() in line.sent for name in names))
-        assert not renewing.done()
-        line.answering.set()
-        assert await renewing == []
-
-
-async def test_a_renewal_that_is_answered_for_some_clients_holds_for_them(store: Store) -> None:
-    """Where the line breaks in the middle of it, only the calls whose answers were lost come nearer to their end; they
-    are asked for first the next time."""
-    lanes = Lanes(10)
-    proofs = {}
-    for name in ("kept", "lost"):
-        await admit_one(store, name)
-        [task] = (await store.claims.claim(name, 1)).tasks
-        lanes.wake(name)
-        lane = lanes.find(name)
-        assert lane is not None
-        proofs[name] = lanes.add(lane, task, 0.0)
-
-    asked = []
-
-    async def renew(tasks: Sequence[ClaimedTask]) -> list[ClaimedTask]:
-        asked.append(tasks[0].client_id)
-        if tasks[0].client_id == "lost":
-            raise StoreUnavailable("lost", unknown=True)
-        return await store.claims.renew(tasks)
-
-    leases = Leases(SimpleNamespace(renew=renew), lanes, LEASE)  # type: ignore[arg-type]
-    for _ in range(2):
-        with pytest.raises(StoreUnavailable):
-            await leases.renew_once()
-    assert proofs["kept"].proof > 0.0
-    assert proofs["lost"].proof == 0.0
-    assert asked == ["kept", "lost", "lost", "kept"]

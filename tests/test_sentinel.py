@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 from conftest import DEADLINE, until
 from deployments import Deployment
-from test_connections import round_trip, store_on
-from test_store import admit, spec, state
+from round_trip import round_trip, store_on
+from stores import admit, spec, state
 from topologies import SERVICE, Sentinels, Server, short_folder
 
 from gateway.errors import StoreUnavailable

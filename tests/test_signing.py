@@ -5,9 +5,9 @@ import time
 from typing import Any
 
 import pytest
+from commands import run
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
 from standardwebhooks import Webhook, WebhookVerificationError
-from test_cli import run
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable

@@ -1,23 +1,13 @@
 """How clients, their queues and the Redis servers stand at this moment; and a queue that is emptied."""
 
-from collections.abc import AsyncIterator
-
-import pytest
 from conftest import GatewayFactory, Target
 from deployments import Deployment
-from test_store import admit, limit, one_claim, outcome
+from stores import admit, limit, one_claim, outcome
 
 from gateway.models import QueueFigures, State, Verdict
 from gateway.store import Store
 from gateway.store.listing import parse_cursor
 from gateway.task_filter import TaskFilter
-
-
-@pytest.fixture
-async def store(deployment: Deployment) -> AsyncIterator[Store]:
-    async with deployment.store() as opened:
-        await limit(opened, "acme", 100, 10**6)
-        yield opened
 
 
 async def test_each_queue_is_told_apart(store: Store) -> None:

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from commands import run
 from conftest import ADMIN_KEY, DEADLINE, Gateway, GatewayFactory, Target, until
 from proxy import proxy_to
-from test_cli import run
 from test_overview import work
 
 from gateway.cli import picture

@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 
 import msgspec
 import pytest
+from commands import run
 from conftest import ADMIN_KEY, GatewayFactory, Target, until
 from deployments import Deployment
-from test_cli import run
-from test_store import admit
+from stores import admit
 
 from gateway.models import Client, RateLimit
 from gateway.store import Store

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import ssl
@@ -17,10 +16,11 @@ import uvloop
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from as_user import free_port
+from certificates import Files, replace
+from commands import run
 from conftest import until
 from processes import GENEROUS, Process
 from structlog.testing import capture_logs
-from test_cli import run
 
 from gateway.certificates import Certificates
 from gateway.errors import GatewayError
@@ -28,42 +28,6 @@ from gateway.middleware.admin import admin_chain
 from gateway.middleware.chains import wrapped
 from gateway.middleware.keyring import Keyring
 from gateway.settings import Settings, SettingsError
-
-
-class Files:
-    """A CA and what it issued, as files; each can be replaced as a renewal does it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.cert, self.key, self.ca = folder / "server.pem", folder / "server.key", folder / "clients.pem"
-        self.authority = trustme.CA()
-        self.renew()
-        self.trust(self.authority)
-
-    def renew(self, authority: trustme.CA | None = None) -> trustme.CA:
-        """Another certificate for the server, of a new CA unless one is given; the value is its CA."""
-        signer = authority or trustme.CA()
-        issued = signer.issue_cert("127.0.0.1", "localhost")
-        chain = b"".join(part.bytes() for part in issued.cert_chain_pems)
-        replace(self.key, issued.private_key_pem.bytes())
-        replace(self.cert, chain)
-        self.server_authority = signer
-        return signer
-
-    def trust(self, authority: trustme.CA) -> None:
-        """Clients of this CA count from now on, and no others."""
-        replace(self.ca, authority.cert_pem.bytes())
-
-    @property
-    def settings(self) -> dict[str, str]:
-        return {"TLS_CERT": str(self.cert), "TLS_KEY": str(self.key)}
-
-
-def replace(path: Path, content: bytes) -> None:
-    """As a renewal does it: another file in its place."""
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(content)
-    os.replace(fresh, path)
 
 
 def trusting(server: trustme.CA, client: trustme.CA | None = None) -> ssl.SSLContext:

@@ -1,0 +1,100 @@
+"""Stores on every deployment of Redis, and the tasks that their tests put into them."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+import pytest
+from deployments import Deployment
+
+from gateway.models import (
+    Admitted,
+    Attempt,
+    ClaimedTask,
+    Client,
+    Outcome,
+    RateLimit,
+    State,
+    TaskSpec,
+    Verdict,
+)
+from gateway.store import Store
+
+
+def spec(**changes: Any) -> TaskSpec:
+    fields: dict[str, Any] = {
+        "queue": "default",
+        "method": "POST",
+        "url": "http://target/hook",
+        "headers": {"X-A": "1"},
+        "body": b"hello",
+        "requests_per_min": 1000,
+    }
+    return TaskSpec(**{**fields, **changes})
+
+
+def outcome(verdict: Verdict, status: int = 200) -> Outcome:
+    attempt = Attempt(status=status, error=None, started_at=1_700_000_000_000, duration_ms=1.5, body="ok")
+    return Outcome(verdict=verdict, attempt=attempt, reason=f"http {status}")
+
+
+Opened = Callable[..., Awaitable[Store]]
+Key = Callable[..., str]
+
+
+@pytest.fixture
+async def opened(deployment: Deployment) -> AsyncIterator[Opened]:
+    """Opens stores on an emptied Redis; settings by environment name."""
+    async with AsyncExitStack() as stack:
+
+        async def open_(**environment: str) -> Store:
+            return await stack.enter_async_context(deployment.store(**environment))
+
+        yield open_
+
+
+@pytest.fixture
+async def store(deployment: Deployment) -> AsyncIterator[Store]:
+    """A store on an emptied Redis, whose client acme may do as much as it likes."""
+    async with deployment.store() as opened:
+        await limit(opened, "acme", 100, 10**6)
+        yield opened
+
+
+@pytest.fixture
+async def raw(deployment: Deployment) -> AsyncIterator[Any]:
+    async with deployment.raw() as client:
+        yield client
+
+
+@pytest.fixture
+def key(deployment: Deployment) -> Key:
+    """Names of keys as this deployment has them."""
+    return deployment.key
+
+
+async def limit(store: Store, client_id: str, concurrent: int, per_minute: int = 1000) -> None:
+    def change(client: Client | None) -> Client:
+        return msgspec.structs.replace(
+            client or store.clients.new(client_id), rate_limit=RateLimit(concurrent, per_minute), source="client"
+        )
+
+    await store.clients.update(client_id, change)
+
+
+async def admit(store: Store, client_id: str = "acme", **changes: Any) -> str:
+    admitted = await store.tasks.admit(client_id, spec(**changes), create=True)
+    assert isinstance(admitted, Admitted), admitted
+    return admitted.task_id
+
+
+async def state(store: Store, task_id: str, client_id: str = "acme") -> State:
+    view = await store.tasks.view(client_id, task_id)
+    assert view is not None
+    return view.state
+
+
+async def one_claim(store: Store, **changes: Any) -> ClaimedTask:
+    await admit(store, **changes)
+    return (await store.claims.claim("acme", 1)).tasks[0]
