@@ -47,6 +47,7 @@ from gateway.keys import AppKeys
 from gateway.listeners import Listener, listen
 from gateway.middleware.chains import ADMIN, app_chain
 from gateway.middleware.contracts import Dispatching, TargetCheck
+from gateway.middleware.guesses import Guesses
 from gateway.middleware.keyring import Keyring
 from gateway.middleware.security_headers import security_headers
 from gateway.neighbours import Neighbours
@@ -82,11 +83,14 @@ def create_app(
     app.on_response_prepare.append(security_headers)
     app.add_routes(health.ROUTES)
     if settings.role != "dispatcher":
+        app[AppKeys.CLIENT_GUESSES] = guesses = Guesses(settings.client_guesses_per_min, store.wrong_keys.count)
         app.add_routes(client_routes(settings))
         # Logs of every request and spans are the chain's to write.
         if spans is None and settings.log_level != "debug":
             decode = Decoding(Rules(settings)).enqueue
-            app[AppKeys.EXPRESS] = lambda limits: Express(settings, store, dispatcher, guard, limits, decode=decode)
+            app[AppKeys.EXPRESS] = lambda limits: Express(
+                settings, store, dispatcher, guard, limits, decode=decode, guesses=guesses
+            )
         app.add_routes(DOCUMENTATION)
         if settings.admin_port is None:
             _add_admin(app, settings, store, dispatcher, guard)
@@ -114,7 +118,7 @@ def _add_admin(
     guard: TargetCheck,
 ) -> None:
     # An application of its own, so that its guards also stand before paths that do not exist.
-    app[AppKeys.KEYRING] = keyring = Keyring(settings)
+    app[AppKeys.KEYRING] = keyring = Keyring(settings, store.wrong_keys.count)
     admin = _with_parts(web.Application(middlewares=ADMIN(settings, keyring)), settings, store, dispatcher, guard)
     admin[AppKeys.KEYRING] = keyring
     admin.add_routes(admin_clients.ROUTES)

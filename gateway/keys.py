@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gateway.admin_keys import AdminKey
 from gateway.middleware.contracts import Asked, Dispatching, MakeExpress, Plan, TargetCheck
+from gateway.middleware.guesses import Guesses
 from gateway.middleware.keyring import Keyring
 from gateway.middleware.session_cookie import Session
 from gateway.models import Client, Window
@@ -18,6 +19,7 @@ class AppKeys:
 
     SETTINGS: Final = web.AppKey("settings", Settings)
     KEYRING: Final = web.AppKey("keyring", Keyring)
+    CLIENT_GUESSES: Final = web.AppKey("client_guesses", Guesses)
     STORE: Final = web.AppKey("store", Store)
     DISPATCHER: Final[web.AppKey[Dispatching | None]] = web.AppKey("dispatcher")
     GUARD: Final[web.AppKey[TargetCheck]] = web.AppKey("guard")

@@ -1,5 +1,6 @@
 """Admin keys with names and roles: which call needs which, who is noted, how a file changes, how guessing is slowed."""
 
+import asyncio
 import json
 import os
 import re
@@ -131,7 +132,7 @@ def replaced(file: Path, content: str) -> None:
 def who(ring: Keyring, key: str) -> str | None:
     """The name of the key, None where it is refused."""
     try:
-        return ring.judge(key, "10.0.0.1", "/admin").name
+        return asyncio.run(ring.judge(key, "10.0.0.1", "/admin")).name
     except Unauthorized:
         return None
 
@@ -195,41 +196,41 @@ def test_a_file_that_can_not_be_read_changes_nothing(tmp_path: Path, content: st
     assert ring.required
 
 
-def test_the_address_that_guesses_is_slowed_and_no_other(tmp_path: Path) -> None:
+async def test_the_address_that_guesses_is_slowed_and_no_other(tmp_path: Path) -> None:
     """Past ten wrong keys no key from there is looked at, not even a right one, for a moment; others' are."""
     ring, _ = keyring(tmp_path, rows(one=READ))
     now = [0.0]
     ring._guesses = Guesses(10, clock=lambda: now[0])
     for number in range(10):
         with pytest.raises(Unauthorized):
-            ring.judge(f"guess-{number}", "10.0.0.1", "/admin")
+            await ring.judge(f"guess-{number}", "10.0.0.1", "/admin")
     for key in ("guess", READ):
         with pytest.raises(TooManyRequests) as refused:
-            ring.judge(key, "10.0.0.1", "/admin")
+            await ring.judge(key, "10.0.0.1", "/admin")
         assert refused.value.headers == {"Retry-After": "6"}
-    assert ring.judge(READ, "10.0.0.2", "/admin").name == "one"
+    assert (await ring.judge(READ, "10.0.0.2", "/admin")).name == "one"
     with pytest.raises(Unauthorized):  # no key is no guess
-        ring.judge("", "10.0.0.1", "/admin")
+        await ring.judge("", "10.0.0.1", "/admin")
     now[0] = 6.0
-    assert ring.judge(READ, "10.0.0.1", "/admin").name == "one"
+    assert (await ring.judge(READ, "10.0.0.1", "/admin")).name == "one"
     with pytest.raises(Unauthorized):
-        ring.judge("guess", "10.0.0.1", "/admin")
+        await ring.judge("guess", "10.0.0.1", "/admin")
     with pytest.raises(TooManyRequests):
-        ring.judge("guess", "10.0.0.1", "/admin")
+        await ring.judge("guess", "10.0.0.1", "/admin")
     now[0] = 70.0
     assert ring._guesses.wait("10.0.0.1") == 0
 
 
-def test_an_ipv6_network_is_one_guesser_and_memory_is_bounded() -> None:
+async def test_an_ipv6_network_is_one_guesser_and_memory_is_bounded() -> None:
     """Addresses of one /64 share their guesses, mapped IPv4 is IPv4, and no more than so many are remembered."""
     guesses = Guesses(1)
-    guesses.wrong("2001:db8::1")
+    await guesses.wrong("2001:db8::1")
     assert guesses.wait("2001:db8::ffff:2")
     assert not guesses.wait("2001:db8:0:1::1")
-    guesses.wrong("::ffff:10.0.0.1")
+    await guesses.wrong("::ffff:10.0.0.1")
     assert guesses.wait("10.0.0.1")
     for number in range(2 * ADDRESSES):
-        guesses.wrong(str(number))
+        await guesses.wrong(str(number))
     assert len(guesses._full_at) == ADDRESSES
     assert guesses.wait(str(2 * ADDRESSES - 1))
 

@@ -36,6 +36,7 @@ DEFAULTS = {
     "admin_keys": (),
     "admin_keys_file": None,
     "admin_guesses_per_min": 10,
+    "client_guesses_per_min": 100,
     "admin_allowed_ips": (),
     "admin_port": None,
     "trusted_proxies": (),

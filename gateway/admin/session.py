@@ -58,7 +58,7 @@ async def login(request: web.Request) -> web.StreamResponse:
     if not keyring.required:
         msg = "the gateway has no admin key, so there is nothing to log in with: /admin is open from here"
         raise Conflict(msg)
-    key = keyring.judge(body.key, request[RequestKeys.ADDRESS], request.path, where="$.key")
+    key = await keyring.judge(body.key, request[RequestKeys.ADDRESS], request.path, where="$.key")
     session = begin(request, key)
     log.info("admin_login", key=key.name, address=request[RequestKeys.ADDRESS])
     response = json_answer(_body(key, session))

@@ -20,6 +20,7 @@ from gateway.errors import GatewayError, ServiceUnavailable, StoreUnavailable
 from gateway.middleware.answers import json_bytes
 from gateway.middleware.client_keys import shows_its_key
 from gateway.middleware.contracts import Ask, Decode, Dispatching, Given, Planned, TargetCheck, Whole
+from gateway.middleware.guesses import Guesses
 from gateway.middleware.heads import Head, Heads
 from gateway.middleware.limits import Limits
 from gateway.middleware.policy import plan
@@ -64,12 +65,14 @@ class Express:
         limits: Limits,
         *,
         decode: Decode,
+        guesses: Guesses,
     ) -> None:
         self._settings = settings
         self._store = store
         self._dispatcher = dispatcher
         self._guard = guard
         self._decode = decode
+        self._guesses = guesses
         self._heads = Heads(ROUTE)
         self._limits = limits
 
@@ -118,7 +121,7 @@ class Express:
             return None
         keyring = self._store.client_keys.cached(client_id)
         client = self._store.clients.cached(client_id)
-        if keyring is None or client is None or not client.enabled:
+        if keyring is None or client is None or not client.enabled or self._guesses.concern(client_id):
             return None
         if not shows_its_key(keyring, head.client_key, head.authorization, required=self._settings.require_client_key):
             return None

@@ -193,8 +193,8 @@ def override(result: Literal["applied", "refused"]) -> None:
     _now.overrides[(result,)].inc()
 
 
-def client_key_refused(reason: Literal["missing", "invalid"]) -> None:
-    """A request did not show the key of the client it named."""
+def client_key_refused(reason: Literal["missing", "invalid", "guesses"]) -> None:
+    """A request did not show the key of the client it named, or too many wrong ones came before it."""
     _now.client_keys_refused[(reason,)].inc()
 
 

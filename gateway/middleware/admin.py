@@ -12,7 +12,7 @@ from gateway import metrics
 from gateway.admin_keys import NO_KEY, AdminKey
 from gateway.errors import Forbidden
 from gateway.keys import RequestKeys
-from gateway.middleware.callers import Address, caller_address, parse_address, within
+from gateway.middleware.callers import Address, address_of, parse_address, within
 from gateway.middleware.keyring import Keyring
 from gateway.middleware.reading import header
 from gateway.middleware.roles import needed_role
@@ -56,12 +56,12 @@ def admin_chain(settings: Settings, keyring: Keyring) -> tuple[Middleware, ...]:
         if given is None and (found := await session_of(request, keyring)):
             request[RequestKeys.SESSION], key = found
             return key
-        address = _address(request, settings)
-        return keyring.judge(given or "", str(address or request.remote), request.path)
+        address = address_of(request, settings.trusted_proxies)
+        return await keyring.judge(given or "", str(address or request.remote), request.path)
 
     @web.middleware
     async def check_address(request: web.Request, handler: Handler) -> web.StreamResponse:
-        address = _address(request, settings)
+        address = address_of(request, settings.trusted_proxies)
         reason = _refusal(request, address, settings)
         if reason is not None:
             metrics.admin_denied("address")
@@ -94,10 +94,6 @@ async def check_role(request: web.Request, handler: Handler) -> web.StreamRespon
             msg = f"{request.method} {resource.canonical} needs a key with the role {needed}; this one has {key.role}"
             raise Forbidden(msg)
     return await handler(request)
-
-
-def _address(request: web.Request, settings: Settings) -> Address | None:
-    return caller_address(request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, []), settings.trusted_proxies)
 
 
 def _is_open(request: web.Request) -> bool:

@@ -3,6 +3,8 @@
 import ipaddress
 from collections.abc import Sequence
 
+from aiohttp import hdrs, web
+
 from gateway.addresses import Network
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -36,6 +38,11 @@ def caller_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
     while address is not None and hops and within(address, trusted):
         address = parse_address(hops.pop())
     return address
+
+
+def address_of(request: web.Request, trusted: Sequence[Network]) -> Address | None:
+    """The same of a request; None where the peer has no address (a Unix socket), or a proxy tells of none."""
+    return caller_address(request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, []), trusted)
 
 
 def place_of(address: str) -> str:

@@ -8,8 +8,9 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from gateway import metrics
-from gateway.errors import ClientRefused
+from gateway.errors import ClientRefused, TooManyRequests
 from gateway.keys import AppKeys
+from gateway.middleware.callers import address_of
 from gateway.middleware.reading import client_id_of_query, header
 from gateway.store import Store
 from gateway.store.client_keys import PREFIX, Keyring
@@ -34,11 +35,23 @@ async def check_client_key(request: web.Request, client_id: str) -> None:
     store = app[AppKeys.STORE]
     keyring = store.client_keys.cached(client_id) or await _read(store, client_id)
     shown = header(request, "X-Client-Key"), header(request, hdrs.AUTHORIZATION)
-    if shows_its_key(keyring, *shown, required=app[AppKeys.SETTINGS].require_client_key):
+    required, guesses = app[AppKeys.SETTINGS].require_client_key, app[AppKeys.CLIENT_GUESSES]
+    if guesses.concern(client_id) and _is_looked_at(keyring, _given(*shown), required=required):
+        try:
+            guesses.refuse(_caller(request), client_id)
+        except TooManyRequests:
+            _tell(client_id, "guesses")
+            raise
+    if shows_its_key(keyring, *shown, required=required):
         return
     if _given(*shown) is None:
         raise _refused(client_id, "missing", "client key is required", f"send the client's key as {_HOW}")
+    await guesses.wrong(_caller(request), client_id)
     raise _refused(client_id, "invalid", "invalid client key", f"the key is none of client {client_id}'s")
+
+
+def _caller(request: web.Request) -> str:
+    return str(address_of(request, request.app[AppKeys.SETTINGS].trusted_proxies) or request.remote)
 
 
 async def _read(store: Store, client_id: str) -> Keyring:
@@ -54,10 +67,15 @@ async def _read(store: Store, client_id: str) -> Keyring:
 def shows_its_key(keyring: Keyring, key: str | None, authorization: str | None, *, required: bool) -> bool:
     """Whether a request with these two headers may speak for the client whose keyring this is."""
     given = _given(key, authorization)
-    # Where none is needed, what is no key of ours is for somebody else to read, as ever.
-    if not (keyring.required or required) and (given is None or not given.startswith(PREFIX)):
-        return True
-    return given is not None and keyring.holds(given)
+    if given is None:
+        return not (keyring.required or required)
+    return not _is_looked_at(keyring, given, required=required) or keyring.holds(given)
+
+
+def _is_looked_at(keyring: Keyring, given: str | None, *, required: bool) -> bool:
+    """Whether it matters which key that is: where none is needed, what is no key of ours is for somebody else to read,
+    as ever."""
+    return given is not None and (keyring.required or required or given.startswith(PREFIX))
 
 
 def _given(key: str | None, authorization: str | None) -> str | None:
@@ -69,6 +87,10 @@ def _given(key: str | None, authorization: str | None) -> str | None:
 
 
 def _refused(client_id: str, kind: Literal["missing", "invalid"], reason: str, message: str) -> ClientRefused:
+    _tell(client_id, kind)
+    return ClientRefused(reason, message, extra={"client_id": client_id}, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
+
+
+def _tell(client_id: str, kind: Literal["missing", "invalid", "guesses"]) -> None:
     metrics.client_key_refused(kind)
     log.warning("client_key_refused", client=client_id, reason=kind)
-    return ClientRefused(reason, message, extra={"client_id": client_id}, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})

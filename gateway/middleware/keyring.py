@@ -8,7 +8,7 @@ import structlog
 from gateway import metrics
 from gateway.admin_keys import AdminKey, admin_keys_file, clash, digest_of
 from gateway.errors import TooManyRequests, Unauthorized
-from gateway.middleware.guesses import Guesses
+from gateway.middleware.guesses import Count, Guesses
 from gateway.reloading import WatchedFiles
 from gateway.settings import Settings
 
@@ -19,11 +19,11 @@ class Keyring:
     """Every admin key there is. ``required``: whether there are any, without which the address decides alone.
     ``files``: what is to be looked at so that a change of the file holds."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, count: Count | None = None) -> None:
         self.required = settings.has_admin_keys
         self.files: tuple[WatchedFiles, ...] = ()
         self._own = self._keys = settings.own_admin_keys
-        self._guesses = Guesses(settings.admin_guesses_per_min)
+        self._guesses = Guesses(settings.admin_guesses_per_min, count)
         file = settings.admin_keys_file
         if file is not None:
             path = str(file.path)
@@ -39,23 +39,25 @@ class Keyring:
             raise ValueError(msg)
         self._keys = keys
 
-    def judge(self, given: str, address: str, path: str, *, where: str = "the header X-Admin-Key") -> AdminKey:
+    async def judge(self, given: str, address: str, path: str, *, where: str = "the header X-Admin-Key") -> AdminKey:
         """The key that ``given`` is. Raises `Unauthorized`, or `TooManyRequests` where too many wrong ones came from
-        this address lately: then not even a right one is looked at, or guessing would go on all the same.
+        this address lately.
 
         ``path`` is for the log, which never has the key; ``where`` the caller gave it.
         """
-        if given and (wait := self._guesses.wait(address)):
-            metrics.admin_denied("guesses")
-            log.warning("admin_denied", reason="too many wrong keys", address=address, path=path)
-            msg = f"too many wrong keys came from {address}; none is looked at for {wait} s"
-            raise TooManyRequests(msg, error="Too many wrong keys", headers={"Retry-After": str(wait)})
+        if given:
+            try:
+                self._guesses.refuse(address)
+            except TooManyRequests:
+                metrics.admin_denied("guesses")
+                log.warning("admin_denied", reason="too many wrong keys", address=address, path=path)
+                raise
         key = self._find(given)
         if key is None:
             metrics.admin_denied("key")
             log.warning("admin_denied", reason="wrong key" if given else "no key", address=address, path=path)
             if given:
-                self._guesses.wrong(address)
+                await self._guesses.wrong(address)
             msg = f"{where}: must be one of the gateway's admin keys (ADMIN_API_KEY, ADMIN_KEYS)"
             raise Unauthorized(msg)
         return key

@@ -56,8 +56,8 @@ class Operation:
 
     @property
     def every_refusal(self) -> set[int]:
-        """``refusals``, and for an operator's: too many wrong keys."""
-        return {*self.refusals, 429} if self.admin else set(self.refusals)
+        """``refusals``, and where a key is shown: too many wrong ones."""
+        return {*self.refusals, 429} if self.admin or 401 in self.refusals else set(self.refusals)
 
     @property
     def group(self) -> str:

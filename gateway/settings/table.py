@@ -76,6 +76,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "ADMIN_GUESSES_PER_MIN", "10", parsing.whole(1, 1_000_000), "wrong admin keys of an address that are looked at"
     ),
+    Setting(
+        "CLIENT_GUESSES_PER_MIN",
+        "100",
+        parsing.whole(1, 1_000_000),
+        "wrong keys for a client from an address that are looked at",
+    ),
     Setting("ADMIN_ALLOWED_IPS", "", addresses.networks, "addresses and networks that may call /admin"),
     Setting("ADMIN_PORT", None, _port, "a listener of its own for /admin"),
     Setting("TRUSTED_PROXIES", "", addresses.networks, "networks whose X-Forwarded-For is believed"),

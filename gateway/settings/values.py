@@ -58,6 +58,7 @@ class Settings:
     admin_keys: tuple[AdminKey, ...] = field(repr=False)
     admin_keys_file: KeysFile | None
     admin_guesses_per_min: int
+    client_guesses_per_min: int
     admin_allowed_ips: tuple[Network, ...]
     admin_port: int | None
     trusted_proxies: tuple[Network, ...]

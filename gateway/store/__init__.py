@@ -44,6 +44,7 @@ from gateway.store.tiers import Tiers
 from gateway.store.usage import Usages
 from gateway.store.windows import Windows
 from gateway.store.working import JobWorker
+from gateway.store.wrong_keys import WrongKeys
 
 __all__ = ["Store", "open_store"]
 
@@ -76,6 +77,7 @@ class Store:
         self.jobs = Jobs(api)
         self.job_worker = JobWorker(self.jobs, self.listing, self.steering, self.journal, self.consumer)
         self.sessions = Sessions(api)
+        self.wrong_keys = WrongKeys(api)
         self.windows = Windows(api, settings.window_algorithm)
         self.doorbell = Doorbell(redis.homes, keyspace.bells, sharded=redis.sharded, on_change=self._forget)
         self.claims = Claims(dispatch, self.consumer, self.doorbell, payloads)

@@ -111,6 +111,11 @@ class Keyspace:
         """String: what signs the sessions of the dashboard."""
         return self._key("session_secret", 0)
 
+    def wrong_keys(self, place: str, client_id: str) -> str:
+        """String: when the bucket of an address's guesses at a client's key will be full again, in Unix µs; without an
+        id, at operators' keys. The address comes first, so that no client's id is taken for one."""
+        return self._key(f"wrong_keys:{place}:{client_id}", self._booked(client_id))
+
     def replica(self, name: str) -> str:
         """String: what a gateway says of itself, as JSON; gone when it is."""
         return self._key(f"replica:{name}", 0)
