@@ -1,11 +1,12 @@
 """Safe without reading anything; and whatever opens something says so at the start."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import trustme
-from as_user import Gateway, free_port
+from as_user import ROOT, START_DEADLINE, Background, free_port, plain_environment, wait_for
 
 from gateway.exposure import exposures
 from gateway.settings import Settings
@@ -97,11 +98,54 @@ def test_a_gateway_that_is_reached_from_outside_is_quiet_once_it_is_closed(tmp_p
     assert opened(tls | {"ADMIN_ALLOWED_IPS": "", "ADMIN_TLS_CLIENT_CA": str(ca)}) == []
 
 
-def test_a_real_start_says_what_it_opens(tmp_path: Path) -> None:
-    """The sentences are in the log of a process that starts, as warnings, before it listens."""
-    with Gateway(tmp_path, OUTBOUND_ALLOW="127.0.0.1", EMBEDDED_REDIS_PORT=str(free_port())):
-        pass
-    log = (tmp_path / "gateway.log").read_text()
-    for event in ("admin_without_key", "loopback_is_open", "embedded_redis_has_a_port"):
-        assert re.search(rf'"level":"WARNING","event":"{event}","message":"[A-Za-z]', log), event
-        assert log.index(event) < log.index('"listening"')
+WAYS: tuple[tuple[dict[str, str], set[str]], ...] = (
+    (
+        {"OUTBOUND_ALLOW": "127.0.0.1", "EMBEDDED_REDIS_PORT": "free"},
+        {"admin_without_key", "loopback_is_open", "embedded_redis_has_a_port"},
+    ),
+    (
+        {
+            "HOST": "0.0.0.0",
+            "LEGACY_CLIENT_ID": "legacy",
+            "TRUSTED_PROXIES": "0.0.0.0/0",
+            "OUTBOUND_PROXY": "http://127.0.0.1:9",
+            "TASK_ENCRYPTION_KEYS": f"none,k:{'A' * 43}=",
+            **KEY,
+        },
+        {
+            "listening_in_the_clear",
+            "clients_without_key",
+            "requests_without_client",
+            "admin_from_anywhere",
+            "anybody_is_a_trusted_proxy",
+            "proxy_resolves_names",
+            "tasks_in_the_clear",
+        },
+    ),
+    ({"REDIS_ADDR": "cache.invalid:6379", **KEY}, {"redis_in_the_clear", "redis_without_password"}),
+    (KEY, set()),
+)
+
+ALL = set.union(*(events for _, events in WAYS))
+
+
+def test_every_warning_is_of_some_start() -> None:
+    """What the starts below are to say is all that there is to be said."""
+    source = (ROOT / "gateway/exposure.py").read_text()
+    assert set(re.findall(r'Exposure\(\s*"(\w+)"', source)) == ALL
+
+
+@pytest.mark.parametrize(("env", "events"), WAYS, ids=["inside", "outside", "redis", "closed"])
+def test_a_real_start_says_what_it_opens(tmp_path: Path, env: dict[str, str], events: set[str]) -> None:
+    """The sentences are in the log of a process that starts, as warnings, before it listens; and no others are."""
+    settings = {name: str(free_port()) if value == "free" else value for name, value in env.items()}
+    settings |= {"PORT": str(free_port()), "GATEWAY_DATA_DIR": str(tmp_path / "data")}
+    serve = [sys.executable, "-m", "gateway", "serve"]
+    running = Background(serve, tmp_path / "gateway.log", plain_environment(**settings))
+    try:
+        wait_for(lambda: '"event":"listening"' in running.text() or running.ended, "listening", START_DEADLINE)
+        log = running.text()
+    finally:
+        running.stop()
+    told = re.findall(r'"level":"WARNING","event":"(\w+)","message":"[A-Za-z]', log.partition('"event":"listening"')[0])
+    assert (set(told) & ALL, len(told)) == (events, len(set(told))), log

@@ -14,6 +14,7 @@ from gateway import metrics
 from gateway.errors import ServiceUnavailable
 from gateway.middleware import connection
 from gateway.middleware.limits import TELL_SECONDS, Limits
+from gateway.middleware.security_headers import HEADERS
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -24,6 +25,7 @@ async def answered(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], d
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    assert headers["server"] == HEADERS["Server"]
     return int(first.split()[1]), headers, json.loads(body)
 
 

@@ -12,7 +12,6 @@ from typing import Final
 import msgspec
 import structlog
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import SERVER_SOFTWARE
 
 from gateway import metrics
 from gateway.api.enqueue import enqueued_body, explained, note_admitted
@@ -37,8 +36,7 @@ log = structlog.get_logger()
 
 ROUTE: Final = "/v1/enqueue"
 _FIXED: Final = "".join(
-    f"{name}: {value}\r\n"
-    for name, value in {**HEADERS, "Content-Type": "application/json", "Server": SERVER_SOFTWARE}.items()
+    f"{name}: {value}\r\n" for name, value in {**HEADERS, "Content-Type": "application/json"}.items()
 )
 _LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
