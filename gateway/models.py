@@ -286,25 +286,6 @@ class TaskDetail(msgspec.Struct, frozen=True, kw_only=True):
 WAITING = frozenset({State.QUEUED, State.SCHEDULED, State.RETRYING})
 
 
-class QueueFigures(msgspec.Struct, frozen=True):
-    """How a queue stands. ``oldest_waiting``: since when the task waits that waits longest, None: none does."""
-
-    name: str
-    paused: bool
-    queued: int
-    in_flight: int
-    oldest_waiting: int | None
-
-
-class Standings(msgspec.Struct, frozen=True):
-    """How a client's queues stand; the bytes that wait; how many tasks ended of late, and how many of them dead."""
-
-    queues: list[QueueFigures]
-    queued_bytes: int
-    ended: int
-    dead: int
-
-
 class Usage(msgspec.Struct, frozen=True):
     """A client's figures of this moment.
 

@@ -214,13 +214,10 @@ async def _send_each(wire: Wire, requests: list[bytes]) -> None:
         await wire.writer.drain()
 
 
-async def test_a_caller_that_hangs_up_changes_nothing(
-    gateway: GatewayFactory, a_client: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The task is stored, and a stop waits for the answer that is still to come."""
-    gw = await ready(gateway, a_client)
+def held_at_redis(gw: Gateway, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """Admissions wait before Redis: the first event tells that one does, the second lets them go on."""
     merger = gw.store.tasks.admissions._merger
-    carry_out, go, asked = merger._carry_out, asyncio.Event(), asyncio.Event()
+    carry_out, asked, go = merger._carry_out, asyncio.Event(), asyncio.Event()
 
     async def held(*args: Any) -> Any:
         asked.set()
@@ -228,6 +225,15 @@ async def test_a_caller_that_hangs_up_changes_nothing(
         return await carry_out(*args)
 
     monkeypatch.setattr(merger, "_carry_out", held)
+    return asked, go
+
+
+async def test_a_caller_that_hangs_up_changes_nothing(
+    gateway: GatewayFactory, a_client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task is stored, and a stop waits for the answer that is still to come."""
+    gw = await ready(gateway, a_client)
+    asked, go = held_at_redis(gw, monkeypatch)
     before = (await gw.store.windows.usage(a_client)).queued
     async with connected(gw) as wire:
         wire.writer.write(request(a_client))
@@ -245,15 +251,7 @@ async def test_a_stop_waits_for_the_answer(
 ) -> None:
     """A request that is with Redis when the listener closes still gets its 201."""
     gw = await ready(gateway, a_client)
-    merger = gw.store.tasks.admissions._merger
-    carry_out, go, asked = merger._carry_out, asyncio.Event(), asyncio.Event()
-
-    async def held(*args: Any) -> Any:
-        asked.set()
-        await go.wait()
-        return await carry_out(*args)
-
-    monkeypatch.setattr(merger, "_carry_out", held)
+    asked, go = held_at_redis(gw, monkeypatch)
     async with connected(gw) as wire:
         wire.writer.write(request(a_client))
         await asyncio.wait_for(asked.wait(), 10)

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from commands import run
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target
 from deployments import Deployment, standalone
 from sealed import everything, gateways, raw, store_url
-from test_cli import run
 from test_sealed_tasks import NEW, OLD, reaches, stored
 from test_signing import BODY, client, delivered, secret, verified
 

@@ -4,9 +4,10 @@ from conftest import GatewayFactory, Target
 from deployments import Deployment
 from stores import admit, limit, one_claim, outcome
 
-from gateway.models import QueueFigures, State, Verdict
+from gateway.models import State, Verdict
 from gateway.store import Store
 from gateway.store.listing import parse_cursor
+from gateway.store.windows import QueueFigures
 from gateway.task_filter import TaskFilter
 
 

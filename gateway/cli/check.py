@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 
 @with_settings_flags
 def check(flags: dict[str, str], as_json: Json = False) -> None:
-    """Say whether the settings are right and Redis can be used, or what is wrong."""
+    """Say whether the gateway could start, or what is wrong. It looks at the settings, then at their Redis."""
     findings = list(examine(flags))
     ok = all(finding.level != "wrong" for finding in findings)
     if as_json:

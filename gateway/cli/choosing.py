@@ -1,59 +1,69 @@
 """Which tasks a command means: the flags of the filters, and how a page of tasks is shown."""
 
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
 import typer
 
+from gateway.cli.admin_api import AdminApi
+from gateway.cli.flags import flag, with_flags
 from gateway.cli.output import table
 
-Client = Annotated[str | None, typer.Option("--client", metavar="ID", help="only of this client", show_default=False)]
-Queue = Annotated[str | None, typer.Option(help="only of this queue", show_default=False)]
-State = Annotated[
-    str | None,
-    typer.Option(
-        help="queued, scheduled, running, retrying, succeeded, dead, cancelled; a,b: both", show_default=False
-    ),
-]
-Task = Annotated[str | None, typer.Option("--task", metavar="ID", help="only this one", show_default=False)]
-Host = Annotated[str | None, typer.Option(help="only to this host, with its port or without", show_default=False)]
-Status = Annotated[
-    int | None, typer.Option(min=100, max=999, help="only where the last attempt had it", show_default=False)
-]
-Label = Annotated[str | None, typer.Option(help="only with this label", show_default=False)]
-Error = Annotated[
-    str | None, typer.Option(help="only with this in their reason or error, or this status", show_default=False)
-]
-MinAge = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="at least so old", show_default=False)]
-MaxAge = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="at most so old", show_default=False)]
-After = Annotated[
-    str | None, typer.Option(metavar="TIME", help="only those that ended then or later, RFC 3339", show_default=False)
-]
-Before = Annotated[
-    str | None, typer.Option(metavar="TIME", help="only those that ended earlier, RFC 3339", show_default=False)
-]
+
+def _filter(kind: Any, shown: str, *declared: str, **how: Any) -> Any:
+    return Annotated[kind | None, typer.Option(*declared, help=shown, show_default=False, **how)]
+
+
 Oldest = Annotated[bool, typer.Option("--oldest", help="the oldest first")]
 Limit = Annotated[int | None, typer.Option(min=1, max=500, help="at most so many", show_default="50")]
 Cursor = Annotated[str | None, typer.Option(help="go on where the last page ended", show_default=False)]
 
+_STATES = "queued, scheduled, running, retrying, succeeded, dead, cancelled; a,b: both"
+
+# The filters by the API's names.
+_FLAGS = {
+    "client_id": _filter(str, "only of this client", "--client", metavar="ID"),
+    "queue": _filter(str, "only of this queue"),
+    "state": _filter(str, _STATES),
+    "task_id": _filter(str, "only this one", "--task", metavar="ID"),
+    "host": _filter(str, "only to this host, with its port or without"),
+    "status": _filter(int, "only where the last attempt had it", min=100, max=999),
+    "label": _filter(str, "only with this label"),
+    "error": _filter(str, "only with this in their reason or error, or this status"),
+    "min_age": _filter(float, "at least so old", min=0, metavar="SECONDS"),
+    "max_age": _filter(float, "at most so old", min=0, metavar="SECONDS"),
+    "after": _filter(str, "only those that ended then or later, RFC 3339", metavar="TIME"),
+    "before": _filter(str, "only those that ended earlier, RFC 3339", metavar="TIME"),
+}
+
 _COLUMNS = ("task", "client", "queue", "state", "attempts", "since", "last", "reason", "labels", "target")
 
 
-def given(**values: Any) -> dict[str, Any]:
-    """The filters that were given."""
-    return {name: value for name, value in values.items() if value is not None}
+def filtered(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the flags of the filters but these; its first argument is the filters that were given."""
+    flags = [flag(name, annotation) for name, annotation in _FLAGS.items() if name not in without]
+    return lambda command: with_flags(command, flags)
 
 
-def as_query(values: dict[str, Any], *, oldest: bool, limit: int | None, cursor: str | None) -> dict[str, str]:
-    """The same as a query, with the paging."""
-    paging = given(order="oldest" if oldest else None, limit=limit, cursor=cursor)
-    return {name: str(value) for name, value in (values | paging).items()}
+def as_query(wanted: Mapping[str, Any]) -> dict[str, str]:
+    """Filters as a query."""
+    return {name: str(value) for name, value in wanted.items()}
 
 
-def show_page(data: dict[str, Any]) -> None:
-    """A page as a table, and on standard error how to go on."""
-    table(_COLUMNS, [_row(task) for task in data["tasks"]])
-    if data["next_cursor"]:
-        typer.echo(f"more: --cursor {data['next_cursor']}", err=True)
+def list_page(
+    path: str, wanted: Mapping[str, Any], *, oldest: bool, limit: int | None, cursor: str | None, as_json: bool
+) -> None:
+    """Show a page of what is wanted as a table, and on standard error how to go on."""
+    paging = {"order": "oldest" if oldest else None, "limit": limit, "cursor": cursor}
+    given = {name: value for name, value in paging.items() if value is not None}
+    with AdminApi() as api:
+        answer = api.call("GET", path, query=as_query({**wanted, **given}))
+    if as_json:
+        typer.echo(answer.text)
+        return
+    table(_COLUMNS, [_row(task) for task in answer.data["tasks"]])
+    if answer.data["next_cursor"]:
+        typer.echo(f"more: --cursor {answer.data['next_cursor']}", err=True)
 
 
 def _row(task: dict[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gateway.cli.admin_api import AdminApi
 from gateway.cli.importing import Entry, read
-from gateway.cli.output import FAILED, CallFailed, Json, Misused, complain, reported, table
+from gateway.cli.output import FAILED, CallFailed, Json, Misused, complain, done, reported, table
 
 app = typer.Typer(help="Show and change the clients of a running gateway.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -109,11 +109,8 @@ def delete_client(
     """Remove a client's settings."""
     query = {"client_id": client_id} | ({"cancel_tasks": "true"} if cancel_tasks else {})
     with AdminApi() as api:
-        answer = api.call("DELETE", "/admin/clients/delete", query=query)
-    if answer.text:
-        typer.echo(answer.text)
-    elif not as_json:
-        typer.echo(f"deleted {client_id}")
+        api.call("DELETE", "/admin/clients/delete", query=query)
+    done(f"deleted {client_id}", as_json=as_json)
 
 
 @app.command("pause")
@@ -156,11 +153,11 @@ def import_clients(
             if problem is not None:
                 failures.append({"at": entry.place, "message": problem})
                 complain(f"{entry.place}: {problem}")
-    done = len(entries) - len(failures)
+    imported = len(entries) - len(failures)
     if as_json:
-        typer.echo(json.dumps({"imported": done, "failed": failures}))
+        typer.echo(json.dumps({"imported": imported, "failed": failures}))
     else:
-        typer.echo(f"{done} imported, {len(failures)} failed")
+        typer.echo(f"{imported} imported, {len(failures)} failed")
     if failures:
         raise typer.Exit(FAILED)
 

@@ -36,7 +36,7 @@ Repair = Annotated[bool, typer.Option("--repair", help="mend what differs")]
 @with_settings_flags
 @reported
 def doctor(flags: dict[str, str], repair: Repair = False, as_json: Json = False) -> None:
-    """Hold what Redis keeps of each client against itself, and explain what differs."""
+    """Look for contradictions in what Redis keeps, and explain them."""
     settings = load(flags)
     log.configure("critical", "console")
     try:
@@ -50,13 +50,13 @@ def doctor(flags: dict[str, str], repair: Repair = False, as_json: Json = False)
         typer.echo(json.dumps({"clients": clients, "violations": rows, "repaired": repair and bool(rows)}))
     elif found:
         table(
-            ("CLIENT", "KIND", "WHAT", "SO"),
+            ("client", "kind", "what", "so"),
             [(each.client_id, each.kind, each.detail, EXPLAINED[each.kind]) for each in found],
         )
         mended = "mended" if repair else "mend with: gateway doctor --repair (a running gateway does it by itself)"
         typer.echo(f"{len(found)} things differ in {clients} clients; {mended}")
     else:
-        typer.echo(f"{clients} clients, everything agrees")
+        typer.echo(f"{clients} client{'' if clients == 1 else 's'}, everything agrees")
     if found and not repair:
         raise typer.Exit(FAILED)
 

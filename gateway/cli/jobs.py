@@ -7,20 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.admin_api import AdminApi, Answer
-from gateway.cli.choosing import (
-    After,
-    Before,
-    Client,
-    Error,
-    Host,
-    Label,
-    MaxAge,
-    MinAge,
-    Queue,
-    State,
-    Status,
-    given,
-)
+from gateway.cli.choosing import filtered
 from gateway.cli.output import FAILED, Json, Misused, complain, reported, table
 
 app = typer.Typer(help="Cancel, run, replay or purge many tasks at once.", no_args_is_help=True, rich_markup_mode=None)
@@ -37,38 +24,18 @@ _OPEN = {"counting", "running"}
 
 @app.command("create")
 @reported
+@filtered(without={"task_id"})
 def create_job(
+    wanted: dict[str, Any],
     action: Action,
     *,
-    client: Client = None,
-    queue: Queue = None,
-    state: State = None,
-    host: Host = None,
-    status: Status = None,
-    label: Label = None,
-    error: Error = None,
-    min_age: MinAge = None,
-    max_age: MaxAge = None,
-    after: After = None,
-    before: Before = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Count the tasks that the filters choose, ask, do it, and follow it to its end."""
-    wanted = given(
-        client_id=client,
-        queue=queue,
-        state=state,
-        host=host,
-        status=status,
-        label=label,
-        error=error,
-        min_age=min_age,
-        max_age=max_age,
-        after=after,
-        before=before,
-    )
+    """Count the tasks that the filters choose, ask, and do it.
+
+    Shows the job at its end; its progress goes to standard error."""
     if not (dry_run or yes or sys.stdin.isatty()):
         raise Misused("nobody can be asked here: --yes does it, --dry-run counts")
     with AdminApi() as api:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.admin_api import AdminApi
-from gateway.cli.output import Json, reported, table
+from gateway.cli.output import Json, done, reported, show_once, table
 
 app = typer.Typer(
     help="Show, make, rotate and revoke the keys of clients.", no_args_is_help=True, rich_markup_mode=None
@@ -52,7 +52,7 @@ def require_key(client_id: ClientId, as_json: Json = False) -> None:
 @app.command("rotate")
 @reported
 def rotate_key(client_id: ClientId, as_json: Json = False) -> None:
-    """Make the next one; the newest before it stays valid until it is revoked, an older one does not."""
+    """Make the next one. The newest before it stays valid until it is revoked, an older one does not."""
     _make(f"{_PATH}/rotate", client_id, {}, as_json=as_json)
 
 
@@ -61,34 +61,24 @@ def rotate_key(client_id: ClientId, as_json: Json = False) -> None:
 def revoke_key(client_id: ClientId, key_id: KeyId, as_json: Json = False) -> None:
     """Revoke one. A client that needs a key and has none is closed until it gets another."""
     with AdminApi() as api:
-        answer = api.call("DELETE", _PATH, query={"client_id": client_id, "key_id": key_id})
-    if answer.text:
-        typer.echo(answer.text)
-    elif not as_json:
-        typer.echo(f"revoked {key_id}")
+        api.call("DELETE", _PATH, query={"client_id": client_id, "key_id": key_id})
+    done(f"revoked {key_id}", as_json=as_json)
 
 
 @app.command("release")
 @reported
 def release_client(client_id: ClientId, as_json: Json = False) -> None:
-    """Revoke all of a client's keys and ask it for none any more: whoever names it is believed."""
+    """Ask a client for no key any more. All of its keys are revoked, and whoever names it is believed."""
     _tell("release", client_id, "needs no key", as_json=as_json)
 
 
 def _tell(action: str, client_id: str, outcome: str, *, as_json: bool) -> None:
     with AdminApi() as api:
-        answer = api.call("POST", f"{_PATH}/{action}", query={"client_id": client_id})
-    if answer.text:
-        typer.echo(answer.text)
-    elif not as_json:
-        typer.echo(f"{client_id} {outcome}")
+        api.call("POST", f"{_PATH}/{action}", query={"client_id": client_id})
+    done(f"{client_id} {outcome}", as_json=as_json)
 
 
 def _make(path: str, client_id: str, how: dict[str, str], *, as_json: bool) -> None:
     with AdminApi() as api:
         answer = api.call("POST", path, query={"client_id": client_id, **how})
-    if as_json:
-        typer.echo(answer.text)
-        return
-    typer.echo(answer.data["key"])
-    typer.echo(f"{answer.data['key_id']}: keep the key, it is not shown again", err=True)
+    show_once(answer.text, answer.data, "key", as_json=as_json)

@@ -3,7 +3,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, ParamSpec, TypeVar
 
 import typer
@@ -59,6 +59,21 @@ def reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
             raise typer.Exit(USAGE) from None
 
     return run
+
+
+def done(message: str, *, as_json: bool) -> None:
+    """What a call did that the API answers with nothing, which is then what ``--json`` prints."""
+    if not as_json:
+        typer.echo(message)
+
+
+def show_once(text: str, made: Mapping[str, str], name: str, *, as_json: bool) -> None:
+    """A key or secret that was just made (``text`` is the API's answer): alone on standard output, to be piped on."""
+    if as_json:
+        typer.echo(text)
+        return
+    typer.echo(made[name])
+    typer.echo(f"{made[f'{name}_id']}: keep the {name}, it is not shown again", err=True)
 
 
 def complain(message: str) -> None:

@@ -15,6 +15,7 @@ import typer
 import uvloop
 
 from gateway import parsing, redaction
+from gateway.cli.flags import flag, with_flags
 from gateway.cli.output import CallFailed, Misused, reported
 from gateway.settings import SETTINGS, Setting, Settings, SettingsError
 from gateway.store.embedded import EmbeddedError
@@ -24,28 +25,21 @@ _CANNOT_LISTEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
 
 def with_settings_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a flag for every setting; its first argument is those typed, by setting name."""
-    own = list(inspect.signature(command).parameters.values())[1:]
-    flags = {setting.name.lower(): setting for setting in SETTINGS}
+    settings = {setting.name.lower(): setting for setting in SETTINGS}
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:
-        typed = {
-            flags[name].name: str(value).lower() if isinstance(value, bool) else value
-            for name, value in given.items()
-            if name in flags and value is not None
+    def run(typed: dict[str, Any], **own: Any) -> None:
+        flags = {
+            settings[name].name: str(value).lower() if isinstance(value, bool) else value
+            for name, value in typed.items()
         }
-        command(typed, **{name: value for name, value in given.items() if name not in flags})
+        command(flags, **own)
 
-    parameters = [_parameter(name, setting) for name, setting in flags.items()]
-    parameters += [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    # typer reads a command's options from its signature and its annotations.
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    return with_flags(run, [_flag(name, setting) for name, setting in settings.items()])
 
 
-def _parameter(name: str, setting: Setting) -> inspect.Parameter:
-    # The defaults stay None: what is not typed is left to the environment, and to the table after it.
+def _flag(name: str, setting: Setting) -> inspect.Parameter:
+    # Its default is not typer's: what is not typed is left to the environment, and to the table after it.
     shown = f"{setting.help} [{setting.default}]" if setting.default else setting.help
     kind: Any = str | None
     metavar: str | None = "TEXT"
@@ -53,8 +47,7 @@ def _parameter(name: str, setting: Setting) -> inspect.Parameter:
     if setting.parse is parsing.boolean:
         kind, metavar = bool | None, None
         declared = setting.flag if setting.flag_only else f"{setting.flag}/--no-{setting.flag[2:]}"
-    option = typer.Option(declared, help=shown, show_default=False, metavar=metavar)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
+    return flag(name, Annotated[kind, typer.Option(declared, help=shown, show_default=False, metavar=metavar)])
 
 
 def load(flags: dict[str, str]) -> Settings:

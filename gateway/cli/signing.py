@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.admin_api import AdminApi
-from gateway.cli.output import Json, reported, table
+from gateway.cli.output import Json, done, reported, show_once, table
 
 app = typer.Typer(
     help="Show, make and remove what signs a client's deliveries.", no_args_is_help=True, rich_markup_mode=None
@@ -40,11 +40,7 @@ def create_secret(client_id: ClientId, as_json: Json = False) -> None:
     """Make another one; it is shown here and never again. Deliveries carry a signature by each."""
     with AdminApi() as api:
         answer = api.call("POST", _PATH, query={"client_id": client_id})
-    if as_json:
-        typer.echo(answer.text)
-        return
-    typer.echo(answer.data["secret"])
-    typer.echo(f"{answer.data['secret_id']}: keep the secret, it is not shown again", err=True)
+    show_once(answer.text, answer.data, "secret", as_json=as_json)
 
 
 @app.command("remove")
@@ -52,11 +48,8 @@ def create_secret(client_id: ClientId, as_json: Json = False) -> None:
 def remove_secret(client_id: ClientId, secret_id: SecretId, as_json: Json = False) -> None:
     """Remove one; nothing is signed with it from now on."""
     with AdminApi() as api:
-        answer = api.call("DELETE", _PATH, query={"client_id": client_id, "secret_id": secret_id})
-    if answer.text:
-        typer.echo(answer.text)
-    elif not as_json:
-        typer.echo(f"removed {secret_id}")
+        api.call("DELETE", _PATH, query={"client_id": client_id, "secret_id": secret_id})
+    done(f"removed {secret_id}", as_json=as_json)
 
 
 @app.command("reseal")

@@ -34,7 +34,7 @@ _LEAST = 5  # lines of a panel that says something
 
 @reported
 def stats(limit: Most = 5, as_json: Json = False) -> None:
-    """Show what there is to do, who is refused, who fails and who waits."""
+    """Show who is refused, what waits, and what fails."""
     with AdminApi() as api:
         answer = _overview(api)
     _print(answer, limit, as_json=as_json)
@@ -46,7 +46,7 @@ def top(
     limit: Most = 5,
     as_json: Json = False,
 ) -> None:
-    """The same live, until q or Ctrl-C; once where the output is no terminal."""
+    """The same live, until q or Ctrl-C. Once where the output is no terminal."""
     with AdminApi() as api:
         answer = _overview(api)
         out = console()

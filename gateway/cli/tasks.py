@@ -6,26 +6,7 @@ from urllib.parse import quote
 import typer
 
 from gateway.cli.admin_api import AdminApi, Answer
-from gateway.cli.choosing import (
-    After,
-    Before,
-    Client,
-    Cursor,
-    Error,
-    Host,
-    Label,
-    Limit,
-    MaxAge,
-    MinAge,
-    Oldest,
-    Queue,
-    State,
-    Status,
-    Task,
-    as_query,
-    given,
-    show_page,
-)
+from gateway.cli.choosing import Cursor, Limit, Oldest, filtered, list_page
 from gateway.cli.output import CallFailed, Json, reported, table
 
 app = typer.Typer(
@@ -44,46 +25,17 @@ _ANSWER_SHOWN = 120  # characters
 
 @app.command("list")
 @reported
+@filtered()
 def list_tasks(
+    wanted: dict[str, Any],
     *,
-    client: Client = None,
-    queue: Queue = None,
-    state: State = None,
-    task: Task = None,
-    host: Host = None,
-    status: Status = None,
-    label: Label = None,
-    error: Error = None,
-    min_age: MinAge = None,
-    max_age: MaxAge = None,
-    after: After = None,
-    before: Before = None,
     oldest: Oldest = False,
     limit: Limit = None,
     cursor: Cursor = None,
     as_json: Json = False,
 ) -> None:
     """List tasks of all clients, newest first within each."""
-    wanted = given(
-        client_id=client,
-        queue=queue,
-        state=state,
-        task_id=task,
-        host=host,
-        status=status,
-        label=label,
-        error=error,
-        min_age=min_age,
-        max_age=max_age,
-        after=after,
-        before=before,
-    )
-    with AdminApi() as api:
-        answer = api.call("GET", "/admin/tasks", query=as_query(wanted, oldest=oldest, limit=limit, cursor=cursor))
-    if as_json:
-        typer.echo(answer.text)
-    else:
-        show_page(answer.data)
+    list_page("/admin/tasks", wanted, oldest=oldest, limit=limit, cursor=cursor, as_json=as_json)
 
 
 @app.command("get")

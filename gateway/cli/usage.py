@@ -22,7 +22,7 @@ def usage(
     until: Annotated[str | None, typer.Option("--to", help=_WHEN, show_default="now")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what was admitted, refused, delivered and failed, step by step; steps without anything are left out."""
+    """Show what was admitted, refused, delivered and failed. Steps in which nothing happened are left out."""
     given = {"client_id": client, "step": step, "from": since, "to": until}
     with AdminApi() as api:
         answer = api.call(
@@ -47,7 +47,7 @@ def candidates(
     limit: Annotated[int, typer.Option(min=1, max=500, help="at most so many")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List clients that were refused again and again in the last day, and the tier that would fit."""
+    """List clients whose tier is too small. They were refused again and again in the last day."""
     with AdminApi() as api:
         answer = api.call("GET", "/admin/upgrade-candidates", query={"minutes": str(minutes), "limit": str(limit)})
     if as_json:

@@ -32,7 +32,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _translated(request: web.Request, problem: web.HTTPException) -> GatewayError:
     """aiohttp's error in the gateway's words, with the headers that belong to it (`Allow`)."""
     if isinstance(problem, web.HTTPNotFound):
-        return GatewayError(f"there is no {request.path[:200]} here", status=404, error="Not found")
+        return GatewayError(
+            f"there is no {request.path[:200]} here; /docs has what there is", status=404, error="Not found"
+        )
     if isinstance(problem, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(problem.allowed_methods))
         return GatewayError(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.openapi import answers, task_answers
-from gateway.openapi.operators_examples import OPERATORS_ANSWERED
+from gateway.openapi.operators_examples import OPERATORS_ANSWERED, OPERATORS_TASK, TASK
 
 Schema = Mapping[str, Any]
 
@@ -22,32 +22,6 @@ _CLIENT: Final = {
     "created_at": "2024-01-15T10:30:00Z",
     "updated_at": "2024-01-15T10:30:00Z",
     "source": "tier",
-}
-_TASK: Final = {
-    "task_id": _ID,
-    "client_id": "my-service-123",
-    "queue": "default",
-    "state": "retrying",
-    "attempts": 1,
-    "max_retry": 5,
-    "created_at": "2024-01-15T10:30:00.123Z",
-    "run_at": None,
-    "next_attempt_at": "2024-01-15T10:30:02.400Z",
-    "finished_at": None,
-    "last_attempt": {
-        "status": 503,
-        "error": None,
-        "started_at": "2024-01-15T10:30:00.130Z",
-        "duration_ms": 12.5,
-        "body": "try again later",
-    },
-    "reason": None,
-}
-_OPERATORS_TASK: Final = {
-    **_TASK,
-    "method": "POST",
-    "url": "https://api.example.com/webhook",
-    "labels": ["order-4711"],
 }
 _TIERS: Final = {
     "free": {"max_concurrent": 1, "requests_per_min": 10},
@@ -93,9 +67,9 @@ ANSWERED: Final[dict[type, Any]] = {
         "max_concurrent": 3,
         "blocking": ["01a20d7308f71018f81f2a000001"],
     },
-    task_answers.OperatorsTask: _OPERATORS_TASK,
-    answers.Task: _TASK,
-    task_answers.TaskPage: {"tasks": [_OPERATORS_TASK], "next_cursor": None},
+    task_answers.OperatorsTask: OPERATORS_TASK,
+    answers.Task: TASK,
+    task_answers.TaskPage: {"tasks": [OPERATORS_TASK], "next_cursor": None},
     answers.Tier: {**_TIERS["premium"], "name": "premium", "source": "stored"},
     answers.Tiers: {"tiers": _TIERS},
     answers.Usage: {

@@ -11,7 +11,7 @@ _ATTEMPT: Final = {
     "duration_ms": 12.5,
     "body": "try later",
 }
-_DETAILED: Final = {
+TASK: Final = {
     "task_id": "01a20d7308f71018f81f2a000000",
     "client_id": "my-service-123",
     "queue": "default",
@@ -24,9 +24,15 @@ _DETAILED: Final = {
     "finished_at": None,
     "last_attempt": _ATTEMPT,
     "reason": None,
+}
+OPERATORS_TASK: Final = {
+    **TASK,
     "method": "POST",
     "url": "https://api.example.com/webhook",
     "labels": ["order-4711"],
+}
+_DETAILED: Final = {
+    **OPERATORS_TASK,
     "expires_at": None,
     "timeout": 1800,
     "size": 260,

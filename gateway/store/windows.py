@@ -2,10 +2,31 @@
 
 from typing import Final
 
-from gateway.models import QueueFigures, Standings, Usage, Window
+import msgspec
+
+from gateway.models import Usage, Window
 from gateway.store.scripts import Runner
 
 RECENT_SECONDS: Final = 300
+
+
+class QueueFigures(msgspec.Struct, frozen=True):
+    """How a queue stands. ``oldest_waiting``: since when the task waits that waits longest, None: none does."""
+
+    name: str
+    paused: bool
+    queued: int
+    in_flight: int
+    oldest_waiting: int | None
+
+
+class Standings(msgspec.Struct, frozen=True):
+    """How a client's queues stand; the bytes that wait; how many tasks ended of late, and how many of them dead."""
+
+    queues: list[QueueFigures]
+    queued_bytes: int
+    ended: int
+    dead: int
 
 
 class Windows:
