@@ -212,7 +212,7 @@ async def running(settings: Settings) -> AsyncIterator[list[str]]:
         store = await stack.enter_async_context(open_store(settings, url))
         spans = await stack.enter_async_context(tracing(store.consumer))
         await stack.enter_async_context(counting(store.usages))
-        gauges = asyncio.create_task(keep_gauges(store, settings.tier_prices))
+        gauges = asyncio.create_task(keep_gauges(store))
         stack.callback(gauges.cancel)
         jobs = asyncio.create_task(store.job_worker.run())
         stack.callback(jobs.cancel)

@@ -11,8 +11,9 @@ import pytest
 from as_user import BIN, Gateway, plain_environment
 from conftest import ADMIN_KEY, GatewayFactory
 
-from gateway.admin.clients import LimitBody, SetBody
+from gateway.admin.clients import SetBody
 from gateway.admin.jobs import JobBody
+from gateway.admin.tiers import TierBody
 from gateway.api.bodies import BatchBody, EnqueueBody
 from gateway.openapi.document import document
 from gateway.openapi.examples import ANSWERED
@@ -44,7 +45,7 @@ async def test_every_route_is_in_it_and_nothing_else(gateway: GatewayFactory) ->
     assert {(method, path) for method, path in routes if path not in PAGES} == described
 
 
-@pytest.mark.parametrize("shape", [EnqueueBody, BatchBody, SetBody, LimitBody, JobBody])
+@pytest.mark.parametrize("shape", [EnqueueBody, BatchBody, SetBody, TierBody, JobBody])
 async def test_the_examples_are_taken(gateway: GatewayFactory, shape: type[msgspec.Struct]) -> None:
     """The body that the document shows for a call is accepted as it stands."""
     gw = await gateway(dispatch=False)

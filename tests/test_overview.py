@@ -95,7 +95,7 @@ async def test_one_number_everywhere(gateway: GatewayFactory, target: Target) ->
     gw = await gateway()
     await work(gw, target)
     await Booking(gw.store.usages).flush()
-    await collect_once(gw.store, gw.settings.tier_prices)
+    await collect_once(gw.store)
     told = (await gw.admin("GET", "/admin/overview"))[1]
     clients = [(await gw.admin("GET", f"/admin/clients/usage?client_id={name}"))[1] for name in ("acme", "globex")]
     async with gw.client.get("/metrics") as answer:

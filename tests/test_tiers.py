@@ -1,8 +1,10 @@
 """Stored tiers: they hold for every client of theirs, for admissions and starts, on each replica, until they go."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,6 +15,7 @@ from stores import admit
 
 from gateway.models import Client, RateLimit
 from gateway.store import Store
+from gateway.store.gauges import collect_once
 
 Opened = Callable[..., Awaitable[Store]]
 
@@ -112,6 +115,54 @@ async def test_over_http(gateway: GatewayFactory, target: Target, a_client: str)
     assert (entries[0]["before"]["requests_per_min"], entries[0]["after"]) == (40, shipped)
 
 
+async def test_prices(gateway: GatewayFactory, tmp_path: Path) -> None:
+    """A price that is stored goes before the one of TIERS_FILE, is kept where none is given, taken away by null, and
+    heard by every replica; list, overview and metric tell the same revenue; what is no price is refused."""
+    file = tmp_path / "tiers.json"
+    limits = {"max_concurrent": 7, "requests_per_min": 70}
+    file.write_text(json.dumps({"silver": {**limits, "price": 9.5}}))
+    gw, other = await gateway(dispatch=False, tiers_file=str(file)), await gateway(dispatch=False, tiers_file=str(file))
+    await other.store.doorbell.subscribed.wait()
+    for number in range(3):
+        client = {"client_id": f"client-{number}", "tier": "silver", "enabled": number < 2}
+        await gw.admin("PUT", "/admin/clients/set", json=client)
+
+    async def revenue() -> float | None:
+        await collect_once(gw.store)
+        tiers = (await gw.admin("GET", "/admin/overview"))[1]["tiers"]
+        [told] = [tier["revenue"] for tier in tiers if tier["tier"] == "silver"]
+        listed = (await gw.admin("GET", "/admin/tiers?figures=true"))[1]["tiers"]["silver"]
+        assert (listed["clients"], listed["enabled"], listed.get("revenue")) == (3, 2, told)
+        async with gw.client.get("/metrics") as answer:
+            found = re.findall(r'^gateway_tier_revenue\{tier="silver"\} (.*)$', await answer.text(), re.MULTILINE)
+        assert list(map(float, found)) == ([] if told is None else [told])
+        return told
+
+    async def priced(price: float | None) -> None:
+        async def heard() -> bool:
+            return other.store.tiers.prices.get("silver") == price
+
+        await until(heard)
+
+    assert await revenue() == 19
+    assert "price" in (await gw.admin("PUT", "/admin/tiers/silver", json=limits))[1]
+    assert await revenue() == 19
+    assert (await gw.admin("PUT", "/admin/tiers/silver", json={**limits, "price": 20}))[1]["price"] == 20
+    await priced(20)
+    assert (await gw.admin("PUT", "/admin/tiers/silver", json=limits))[1]["price"] == 20
+    assert await revenue() == 40
+    assert "price" not in (await gw.admin("PUT", "/admin/tiers/silver", json={**limits, "price": None}))[1]
+    await priced(None)
+    assert await revenue() is None
+    of_file = {"name": "silver", **limits, "source": "file", "price": 9.5}
+    assert (await gw.admin("DELETE", "/admin/tiers/silver"))[1] == of_file
+    await priced(9.5)
+    for wrong in (-1, "9", True, [], 10**400):
+        status, told, _ = await gw.admin("PUT", "/admin/tiers/silver", json={**limits, "price": wrong})
+        assert (status, "$.price" in told["message"]) == (400, True), told
+    assert (await gw.admin("GET", "/admin/tiers"))[1]["tiers"]["silver"] == {**limits, "price": 9.5}
+
+
 async def test_the_commands(gateway: GatewayFactory) -> None:
     """`gateway tiers`, `tiers set` and `tiers delete` show and do it."""
     gw = await gateway(dispatch=False)
@@ -119,6 +170,9 @@ async def test_the_commands(gateway: GatewayFactory) -> None:
     limits = ("--max-concurrent", "7", "--requests-per-min", "70")
     assert "stored" in (await run("tiers", "set", "gold", *limits, env=env)).out
     assert json.loads((await run("tiers", "--json", env=env)).out)["tiers"]["gold"]["max_concurrent"] == 7
+    assert "49.5" in (await run("tiers", "set", "gold", *limits, "--price", "49.5", env=env)).out
+    assert "49.5" in (await run("tiers", env=env)).out
+    assert "price" not in json.loads((await run("tiers", "set", "gold", *limits, "--no-price", "--json", env=env)).out)
     assert "deleted gold" in (await run("tiers", "delete", "gold", env=env)).out
     refused = await run("tiers", "delete", "gold", env=env)
     assert (refused.code, "no tier gold" in refused.err) == (1, True)

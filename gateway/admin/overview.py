@@ -1,6 +1,7 @@
 """`/admin/overview`: all that an operator's first page needs, in one call whose cost does not grow with the clients."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -47,7 +48,7 @@ async def show_overview(request: web.Request) -> web.StreamResponse:
             "dead": figures.dead,
         },
         "clients": _clients(figures),
-        "tiers": _tiers(figures, settings),
+        "tiers": _tiers(figures, store.tiers.prices),
         "upgrade_candidates": figures.candidates,
         "minutes": points(minutes, end - HOUR, end, MINUTE),
         "last_hour": usage_figures(added(minutes.values())),
@@ -78,8 +79,7 @@ def _clients(figures: Figures) -> dict[str, int]:
     return {"known": known, "enabled": enabled, "disabled": known - enabled, "active": figures.active}
 
 
-def _tiers(figures: Figures, settings: Settings) -> list[dict[str, Any]]:
-    prices = settings.tier_prices
+def _tiers(figures: Figures, prices: Mapping[str, float]) -> list[dict[str, Any]]:
     return [
         {
             "tier": name,

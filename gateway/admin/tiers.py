@@ -1,12 +1,13 @@
 """`/admin/tiers`: the tiers there are, shipped, of `TIERS_FILE`, and those stored here, which go before."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, Meta, UnsetType
 
-from gateway.admin.clients import LimitBody
+from gateway.admin.clients import LimitBody, truth
 from gateway.admin.journal import note
 from gateway.errors import Conflict, InvalidBody, NotFound
 from gateway.keys import AppKeys
@@ -15,16 +16,37 @@ from gateway.middleware.reading import query, read_body
 from gateway.middleware.strict_json import decode_strictly
 from gateway.models import QUEUE_PATTERN, RateLimit
 from gateway.store import Store
+from gateway.store.rounds import TierFigures
 
 _NAME = re.compile(QUEUE_PATTERN)
-_DECODER = msgspec.json.Decoder(LimitBody)
-_FIELDS = {"$": LimitBody.__struct_fields__}
+
+
+class TierBody(LimitBody, forbid_unknown_fields=True):
+    """What a tier is from now on."""
+
+    price: Annotated[
+        Annotated[float, Meta(ge=0)] | UnsetType | None,
+        Meta(description="in any unit, for the revenue; left out: the one it has, null: none", examples=[49.5]),
+    ] = UNSET
+
+
+_DECODER = msgspec.json.Decoder(TierBody)
+_FIELDS = {"$": TierBody.__struct_fields__}
 
 
 async def list_tiers(request: web.Request) -> web.StreamResponse:
-    """200 with every tier by name."""
-    tiers = request.app[AppKeys.STORE].tiers.current
-    return json_answer({"tiers": {name: limit_body(limit) for name, limit in tiers.items()}})
+    """200 with every tier by name; with `figures=true` also where each is from and how many clients it has, by the
+    shared snapshot."""
+    store = request.app[AppKeys.STORE]
+    tiers = {name: _tier_body(store, name) for name in store.tiers.current}
+    if truth("figures", query(request, "figures", ("figures",)) or "false"):
+        counted = (await store.figured.recent()).tiers
+        for name, body in tiers.items():
+            tier = counted.get(name, TierFigures(0, 0))
+            body |= {"source": store.tiers.origin(name), "clients": tier.clients, "enabled": tier.enabled}
+            if "price" in body:
+                body["revenue"] = body["price"] * tier.enabled
+    return json_answer({"tiers": tiers})
 
 
 async def set_tier(request: web.Request) -> web.StreamResponse:
@@ -38,7 +60,7 @@ async def set_tier(request: web.Request) -> web.StreamResponse:
     given = decode_strictly(raw, _DECODER, _FIELDS)
     store = request.app[AppKeys.STORE]
     before = _shown(store, name)
-    await store.set_tier(name, RateLimit(given.max_concurrent, given.requests_per_min))
+    await store.set_tier(name, RateLimit(given.max_concurrent, given.requests_per_min), given.price)
     after = _shown(store, name)
     await note(request, "set_tier", None, tier=name, before=before, after=after)
     return json_answer(after)
@@ -70,8 +92,17 @@ async def delete_tier(request: web.Request) -> web.StreamResponse:
 
 
 def _shown(store: Store, name: str) -> dict[str, Any] | None:
-    limit = store.tiers.current.get(name)
-    return None if limit is None else {"name": name, **limit_body(limit), "source": store.tiers.origin(name)}
+    if name not in store.tiers.current:
+        return None
+    return {"name": name, **_tier_body(store, name), "source": store.tiers.origin(name)}
+
+
+def _tier_body(store: Store, name: str) -> dict[str, Any]:
+    """The price is there where the tier has one."""
+    body: dict[str, Any] = limit_body(store.tiers.current[name])
+    if name in store.tiers.prices:
+        body["price"] = store.tiers.prices[name]
+    return body
 
 
 ROUTES = (

@@ -11,7 +11,7 @@ app = typer.Typer(help="List, store and delete tiers.", rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="which", show_default=False)]
 
-_COLUMNS = ("tier", "max_concurrent", "requests_per_min")
+_COLUMNS = ("tier", "max_concurrent", "requests_per_min", "price")
 
 
 @app.callback(invoke_without_command=True)
@@ -35,10 +35,16 @@ def set_tier(
     *,
     max_concurrent: Annotated[int, typer.Option(min=1, help="calls in flight", show_default=False)],
     requests_per_min: Annotated[int, typer.Option(min=1, help="requests a minute", show_default=False)],
+    price: Annotated[
+        float | None, typer.Option(min=0, help="in any unit, for the revenue; the one it has", show_default=False)
+    ] = None,
+    no_price: Annotated[bool, typer.Option("--no-price", help="it has no price")] = False,
     as_json: Json = False,
 ) -> None:
     """Store a tier: its limits hold for each of its clients, on every replica."""
-    body = {"max_concurrent": max_concurrent, "requests_per_min": requests_per_min}
+    body: dict[str, float | None] = {"max_concurrent": max_concurrent, "requests_per_min": requests_per_min}
+    if price is not None or no_price:
+        body["price"] = None if no_price else price
     with AdminApi() as api:
         _show(api.call("PUT", f"/admin/tiers/{name}", body=body), as_json=as_json)
 
@@ -63,4 +69,4 @@ def _show(answer: Answer, *, as_json: bool) -> None:
 
 
 def _row(name: str, limit: dict[str, Any]) -> tuple[str, ...]:
-    return (name, str(limit["max_concurrent"]), str(limit["requests_per_min"]))
+    return (name, str(limit["max_concurrent"]), str(limit["requests_per_min"]), f"{limit.get('price', '-')}")

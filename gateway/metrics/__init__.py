@@ -174,8 +174,7 @@ def tiers(clients: Mapping[str, tuple[int, int]], prices: Mapping[str, float]) -
     for tier, (enabled, disabled) in clients.items():
         _now.everyone.clients[tier, "enabled"].set(enabled)
         _now.everyone.clients[tier, "disabled"].set(disabled)
-    for tier, price in prices.items():
-        _now.everyone.revenue[(tier,)].set(price * clients.get(tier, (0, 0))[0])
+    _now.everyone.show_revenue({tier: price * clients.get(tier, (0, 0))[0] for tier, price in prices.items()})
 
 
 def oldest_waiting(seconds: float) -> None:

@@ -1,6 +1,5 @@
 """Which clients have labels of their own, and the gauges of what Redis holds of each."""
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -85,10 +84,4 @@ class Depths:
 
     def _withdraw(self, label: str) -> None:
         for children in self._gauges.values():
-            if (label,) not in children.cache:
-                continue
-            if self._shared:
-                children.cache[(label,)].set(math.nan)
-            else:
-                del children.cache[(label,)]
-                children.metric.remove(label)
+            children.withdraw((label,), shared=self._shared)

@@ -1,7 +1,7 @@
 """The gauges that tell of all clients. What Redis holds is the same for every process: where workers answer together,
 the last one to look is right and the sum would be wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import Gauge
 
@@ -42,6 +42,7 @@ class Everyone:
                 "tier",
             )
         )
+        self._shared = shared
         self.candidates = gauge(
             "gateway_upgrade_candidates",
             "Clients that were refused in more than 10 minutes of the last day.",
@@ -54,3 +55,11 @@ class Everyone:
             )
         )
         self.at_limit = Children(gauge("gateway_clients_at_limit", "Clients that have used up a limit.", "limit"))
+
+    def show_revenue(self, revenue: Mapping[str, float]) -> None:
+        """By tier; a tier that has no price any more is withdrawn."""
+        for (tier,) in [*self.revenue.cache]:
+            if tier not in revenue:
+                self.revenue.withdraw((tier,), shared=self._shared)
+        for tier, sum_ in revenue.items():
+            self.revenue[(tier,)].set(sum_)

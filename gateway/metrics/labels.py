@@ -1,7 +1,7 @@
 """Label children that are looked up once, their bounds, and the sum over workers without what was withdrawn."""
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,23 @@ class Children:
 
     def __init__(self, metric: Any) -> None:
         self.metric = metric
-        self.cache: dict[Hashable, Any] = {}
+        self.cache: dict[tuple[str, ...], Any] = {}
 
     def __getitem__(self, label_values: tuple[str, ...]) -> Any:
         child = self.cache.get(label_values)
         if child is None:
             child = self.cache[label_values] = self.metric.labels(*label_values)
         return child
+
+    def withdraw(self, label_values: tuple[str, ...], *, shared: bool) -> None:
+        """Tell of it no longer, if it is told; ``shared``: other processes read it too (see `Live`)."""
+        if label_values not in self.cache:
+            return
+        if shared:
+            self.cache[label_values].set(math.nan)
+        else:
+            del self.cache[label_values]
+            self.metric.remove(*label_values)
 
 
 class Live(Collector):

@@ -266,16 +266,30 @@ class Session(Struct):
     expires_at: Annotated[datetime | None, Meta(description="of a browser's session; it is renewed while it is used")]
 
 
+Source = Annotated[
+    Literal["stored", "file", "shipped"], Meta(description="by an operator, from TIERS_FILE, or as shipped")
+]
+
+
+class ListedTier(Limit):
+    """A tier, without its name."""
+
+    price: Annotated[float, Meta(ge=0, description="where it has one")] | UnsetType = UNSET
+    source: Source | UnsetType = UNSET
+    clients: Annotated[int, Meta(ge=0, description="with figures=true, as in the overview")] | UnsetType = UNSET
+    enabled: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    revenue: Annotated[float, Meta(ge=0, description="price times enabled clients")] | UnsetType = UNSET
+
+
 class Tiers(Struct):
     """Every tier by name."""
 
-    tiers: dict[str, Limit]
+    tiers: dict[str, ListedTier]
 
 
 class Tier(Limit):
     """A tier."""
 
     name: Annotated[str, Meta(examples=["gold"])]
-    source: Annotated[
-        Literal["stored", "file", "shipped"], Meta(description="by an operator, from TIERS_FILE, or as shipped")
-    ]
+    source: Source
+    price: Annotated[float, Meta(ge=0, description="where it has one")] | UnsetType = UNSET

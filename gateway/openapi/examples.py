@@ -23,9 +23,9 @@ _CLIENT: Final = {
     "updated_at": "2024-01-15T10:30:00Z",
     "source": "tier",
 }
-_TIERS: Final = {
+_TIERS: Final[dict[str, dict[str, Any]]] = {
     "free": {"max_concurrent": 1, "requests_per_min": 10},
-    "premium": {"max_concurrent": 20, "requests_per_min": 1000},
+    "premium": {"max_concurrent": 20, "requests_per_min": 1000, "price": 49.5},
 }
 
 ANSWERED: Final[dict[type, Any]] = {

@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from gateway.admin.clients import PAGE_MAX, LimitBody, SetBody
+from gateway.admin.clients import PAGE_MAX, SetBody
 from gateway.admin.flow import ACTIVE_MAX
 from gateway.admin.session import LoginBody
+from gateway.admin.tiers import TierBody
 from gateway.models import QUEUE_PATTERN
 from gateway.openapi import answers, task_answers
 from gateway.openapi.client_secrets import CLIENT_SECRETS
@@ -136,7 +137,14 @@ ADMINISTRATION: Final = (
         LoginBody,
     ),
     Operation("delete", "/admin/session", "Log it out", {204: Answer("It is no more")}, (401, 403, 503)),
-    Operation("get", "/admin/tiers", "The tiers", {200: Answer("Every tier by name", answers.Tiers)}, (401, 403)),
+    Operation(
+        "get",
+        "/admin/tiers",
+        "The tiers",
+        {200: Answer("Every tier by name", answers.Tiers)},
+        (400, 401, 403, 503),
+        (Parameter("figures", {"type": "boolean", "default": False}, "also where each is from, and its clients"),),
+    ),
     Operation(
         "put",
         "/admin/tiers/{name}",
@@ -144,7 +152,7 @@ ADMINISTRATION: Final = (
         {200: Answer("It holds for each of its clients, on every replica", answers.Tier)},
         (*BODY, 401, 403, 503),
         (_TIER,),
-        LimitBody,
+        TierBody,
     ),
     Operation(
         "delete",

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from secrets import token_hex
 
 import structlog
+from msgspec import UNSET
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
@@ -40,7 +41,7 @@ from gateway.store.sessions import Sessions
 from gateway.store.signing import SigningSecrets
 from gateway.store.steering import Steering
 from gateway.store.tasks import Tasks
-from gateway.store.tiers import Tiers
+from gateway.store.tiers import Price, Tiers
 from gateway.store.usage import Usages
 from gateway.store.windows import Windows
 from gateway.store.working import JobWorker
@@ -94,9 +95,10 @@ class Store:
             self._refreshing.add(task)
             task.add_done_callback(self._refreshing.discard)
 
-    async def set_tier(self, name: str, limit: RateLimit | None) -> None:
-        """Store a tier, or (None) no longer; the next request of this process goes by it, and soon those of others."""
-        await self.tiers.store(name, limit)
+    async def set_tier(self, name: str, limit: RateLimit | None, price: Price = UNSET) -> None:
+        """Store a tier, or (None) no longer; the next request of this process goes by it, and soon those of others.
+        ``price``: unset, it keeps the one it has; None: it has none."""
+        await self.tiers.store(name, limit, price)
         self.clients.forget()
 
     async def _refresh_tiers(self) -> None:

@@ -14,9 +14,9 @@ from gateway.store.figures import LIMITS, SECONDS, Figures
 log = structlog.get_logger()
 
 
-async def collect_once(store: Store, prices: Mapping[str, float] | None = None) -> None:
+async def collect_once(store: Store) -> None:
     """Take a snapshot and set the gauges."""
-    show(await store.figured.look(), prices or {})
+    show(await store.figured.look(), store.tiers.prices)
 
 
 def show(figures: Figures, prices: Mapping[str, float]) -> None:
@@ -34,12 +34,12 @@ def show(figures: Figures, prices: Mapping[str, float]) -> None:
     metrics.tiers({name: (tier.enabled, tier.clients - tier.enabled) for name, tier in figures.tiers.items()}, prices)
 
 
-async def keep_gauges(store: Store, prices: Mapping[str, float]) -> None:
+async def keep_gauges(store: Store) -> None:
     """Show every few seconds what is shared, or look it up in turn, until cancelled; while Redis is away the gauges
     keep what they had."""
     while True:
         try:
-            show(await store.figured.latest(store.consumer), prices)
+            show(await store.figured.latest(store.consumer), store.tiers.prices)
         except StoreUnavailable as error:
             log.debug("gauges_not_read", error=error.message)
         except Exception:

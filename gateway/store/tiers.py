@@ -2,11 +2,13 @@
 Every process has them at hand; a change is announced like one of all clients, and else noticed within a minute."""
 
 import asyncio
+import math
 from itertools import chain
 from typing import Final, Literal
 
 import msgspec
 import structlog
+from msgspec import UNSET, UnsetType
 
 from gateway.errors import StoreUnavailable
 from gateway.models import RateLimit
@@ -20,16 +22,25 @@ log = structlog.get_logger()
 _REFRESH_SECONDS: Final = 60.0
 _READS: Final = 3
 _PAGE: Final = 200
-_decode = msgspec.json.Decoder(RateLimit).decode
 
+Price = float | UnsetType | None
 Origin = Literal["stored", "file", "shipped"]
+
+
+class StoredTier(RateLimit, frozen=True, omit_defaults=True):
+    """As operators stored it. ``price``: None takes the one of TIERS_FILE away, which holds where it is unset."""
+
+    price: Price = UNSET
+
+
+_decode = msgspec.json.Decoder(StoredTier).decode
 
 
 class Tiers:
     """Tiers by name, and the policy that scripts get, which holds their numbers.
 
-    ``current`` stays the same object, whatever it holds. ``packed`` is empty until what is stored was read once, so
-    that no script runs under limits that do not hold.
+    ``current`` and ``prices`` stay the same objects, whatever they hold. ``packed`` is empty until what is stored was
+    read once, so that no script runs under limits that do not hold.
     """
 
     def __init__(self, settings: Settings, keyspace: Keyspace) -> None:
@@ -37,7 +48,8 @@ class Tiers:
         self._keyspace = keyspace
         self._runner: Runner | None = None
         self.current: dict[str, RateLimit] = dict(settings.tiers)
-        self._stored: dict[str, RateLimit] = {}
+        self.prices: dict[str, float] = dict(settings.tier_prices)
+        self._stored: dict[str, StoredTier] = {}
         self.packed = b""
 
     def attach(self, runner: Runner) -> None:
@@ -65,7 +77,11 @@ class Tiers:
                 log.error("tier_unreadable", tier=name, error=str(error))
         self._stored = stored
         self.current.clear()
-        self.current.update(self._settings.tiers, **stored)
+        self.current.update(self._settings.tiers)
+        self.current.update(
+            (name, RateLimit(tier.max_concurrent, tier.requests_per_min)) for name, tier in stored.items()
+        )
+        self._price()
         self.packed = pack_policy(self._settings, self.current)
         return self.packed
 
@@ -79,9 +95,23 @@ class Tiers:
             await self._wake()
         return bool(changed)
 
-    async def store(self, name: str, limit: RateLimit | None) -> None:
-        """Store a tier, or (None) no longer; heard by every process."""
-        value = b"" if limit is None else msgspec.json.encode(limit)
+    def _price(self) -> None:
+        self.prices.clear()
+        self.prices.update(self._settings.tier_prices)
+        for name, tier in self._stored.items():
+            if tier.price is None:
+                self.prices.pop(name, None)
+            elif tier.price is not UNSET and 0 <= tier.price < math.inf:
+                self.prices[name] = tier.price
+
+    async def store(self, name: str, limit: RateLimit | None, price: Price = UNSET) -> None:
+        """Store a tier, or (None) no longer; heard by every process. Unless given, it keeps the price it has; None: it
+        has none from now on."""
+        if price is UNSET and name in self._stored:
+            price = self._stored[name].price
+        value = b""
+        if limit is not None:
+            value = msgspec.json.encode(StoredTier(limit.max_concurrent, limit.requests_per_min, price))
         bell = self._keyspace.bells[0]
         publish = "SPUBLISH" if self._keyspace.partitions > 1 else "PUBLISH"
         key = self._keyspace.tiers
