@@ -1,4 +1,4 @@
-"""What may be shown of what may be secret: URLs, headers, free text. Everything that leaves the process for somebody
+"""What may be shown of what may be secret: URLs and free text. Everything that leaves the process for somebody
 other than the task's own client goes through here. Pure functions, but for `protect`, which takes the secrets that this
 process knows by their values."""
 
@@ -13,30 +13,6 @@ from urllib.parse import quote, quote_plus, unquote
 HIDDEN: Final = "***"
 LEFT_OUT: Final = "…"
 
-# Headers whose values are shown. A list of those to hide would miss the next vendor's; a name alone gives nothing away.
-SHOWN_HEADERS: Final = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "accept-language",
-        "cache-control",
-        "content-encoding",
-        "content-language",
-        "content-length",
-        "content-type",
-        "date",
-        "retry-after",
-        "traceparent",
-        "user-agent",
-        "webhook-id",
-        "webhook-timestamp",
-        "x-attempt",
-        "x-client-id",
-        "x-correlation-id",
-        "x-request-id",
-        "x-task-id",
-    }
-)
 _NAMES: Final = (
     r"(?:proxy-)?authorization|(?:set-)?cookie"
     r"|(?:[a-z0-9]+[-_])*(?:(?:api|admin|client|access|private|secret|encryption)[-_]?key|passwd|password|secret|token)"
@@ -151,15 +127,6 @@ def shown_url(url: str) -> str:
     rest = _URL_START.sub(rf"\1{HIDDEN}@", url)
     mark = _URL_END.search(rest)
     return rest if mark is None else rest[: mark.end()] + LEFT_OUT
-
-
-def shown_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """A task's headers as operators see them: all names, and the values of those that never hold a secret.
-
-    >>> shown_headers({"Content-Type": "text/plain", "X-Api-Key": "s3cret"})
-    {'Content-Type': 'text/plain', 'X-Api-Key': '***'}
-    """
-    return {name: value if name.lower() in SHOWN_HEADERS else HIDDEN for name, value in headers.items()}
 
 
 def mask(text: str) -> str:

@@ -20,6 +20,7 @@ from gateway.models import (
     Verdict,
 )
 from gateway.store import Store
+from gateway.store.gauges import show
 
 
 def spec(**changes: Any) -> TaskSpec:
@@ -87,6 +88,11 @@ async def admit(store: Store, client_id: str = "acme", **changes: Any) -> str:
     admitted = await store.tasks.admit(client_id, spec(**changes), create=True)
     assert isinstance(admitted, Admitted), admitted
     return admitted.task_id
+
+
+async def collect_once(store: Store) -> None:
+    """Take a snapshot of all clients and set the gauges, as one process in turn does."""
+    show(await store.figured.look(), store.tiers.prices)
 
 
 async def state(store: Store, task_id: str, client_id: str = "acme") -> State:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
 import msgspec
+from conftest import until
 
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.lanes import TURN_SECONDS, Lanes
@@ -123,12 +124,6 @@ def make(client: str, number: int) -> ClaimedTask:
         due_at=0,
         claimed_at=0,
     )
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def dispatcher(claims: Memory, calls: Calls, size: int = 20, lease: float = 30, drain: float = 5) -> Dispatcher:

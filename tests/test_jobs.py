@@ -1,32 +1,20 @@
 """Jobs: counted first, done step by step, aborted between two, taken over from a process that is gone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from conftest import GatewayFactory, Target, until
 from deployments import Deployment
-from stores import admit, limit, one_claim, outcome
+from stores import Opened, admit, limit, one_claim, outcome
 
 from gateway.models import State, Verdict
 from gateway.store import Store
 from gateway.store.jobs import LEASE_MS, Job
 from gateway.task_filter import TaskFilter
 
-Opened = Callable[..., Awaitable[Store]]
 TOLD = {"asked": {}, "address": "127.0.0.1", "key": None, "request_id": "r"}
-
-
-@pytest.fixture
-async def opened(deployment: Deployment) -> AsyncIterator[Opened]:
-    async with AsyncExitStack() as stack:
-
-        async def open_() -> Store:
-            return await stack.enter_async_context(deployment.store())
-
-        yield open_
 
 
 async def work(store: Store, job: Job | None) -> Job:

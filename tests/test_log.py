@@ -115,12 +115,16 @@ def test_odd_values_do_not_break_a_line(value: object) -> None:
 def test_a_broken_stream_does_not_reach_the_caller() -> None:
     """A full disk costs the line and not the request."""
 
+    tried = []
+
     class Full(io.StringIO):
-        def write(self, _text: str) -> int:
+        def write(self, text: str) -> int:
+            tried.append(text)
             raise OSError(28, "No space left on device")
 
     gateway_log.configure("info", "json", Full())
     structlog.get_logger().info("lost")
+    assert '"event":"lost"' in tried[0]
 
 
 def test_console_shows_no_locals() -> None:

@@ -10,10 +10,10 @@ import pytest
 from conftest import GatewayFactory, Target, until
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import from_url
+from stores import collect_once
 
 from gateway import metrics
 from gateway.models import Attempt, Outcome, Verdict
-from gateway.store.gauges import collect_once
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
 from deployments import Deployment
 from processes import GENEROUS, Process
 from redis.asyncio import from_url
-from stores import admit
+from stores import admit, collect_once
 from test_metrics import samples
 from test_usage import batch, did
 
@@ -23,7 +23,7 @@ from gateway.settings import Settings
 from gateway.store import open_store, rounds
 from gateway.store.counting import Booking
 from gateway.store.figures import Figures
-from gateway.store.gauges import collect_once, show
+from gateway.store.gauges import show
 from gateway.store.replicas import Replica
 
 

@@ -1,30 +1,15 @@
 """Pausing a client, or one of its queues: nothing of it starts, over all replicas, until it is resumed."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 from commands import run
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
-from deployments import Deployment
-from stores import admit, limit, outcome
+from stores import Opened, admit, limit, outcome
 
 from gateway.models import Verdict
 from gateway.store import Store
-
-Opened = Callable[..., Awaitable[Store]]
-
-
-@pytest.fixture
-async def opened(deployment: Deployment) -> AsyncIterator[Opened]:
-    async with AsyncExitStack() as stack:
-
-        async def open_(**environment: str) -> Store:
-            return await stack.enter_async_context(deployment.store(**environment))
-
-        yield open_
 
 
 async def started(store: Store, want: int = 10) -> list[str]:

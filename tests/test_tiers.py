@@ -2,32 +2,16 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
-import pytest
 from commands import run
 from conftest import ADMIN_KEY, GatewayFactory, Target, until
 from deployments import Deployment
-from stores import admit
+from stores import Opened, admit, collect_once
 
 from gateway.models import Client, RateLimit
 from gateway.store import Store
-from gateway.store.gauges import collect_once
-
-Opened = Callable[..., Awaitable[Store]]
-
-
-@pytest.fixture
-async def opened(deployment: Deployment) -> AsyncIterator[Opened]:
-    async with AsyncExitStack() as stack:
-
-        async def open_() -> Store:
-            return await stack.enter_async_context(deployment.store())
-
-        yield open_
 
 
 async def of_tier(store: Store, tier: str) -> None:

@@ -97,6 +97,7 @@ def readings(address: IPAddress) -> Iterator[IPAddress]:
 
 
 def site_local(address: IPAddress) -> bool:
+    """Whether it is of fec0::/10, private networks before fc00::/7 was."""
     return isinstance(address, ipaddress.IPv6Address) and address.is_site_local
 
 
@@ -112,6 +113,7 @@ def is_local(address: IPAddress) -> bool:
 
 
 def normal_host(host: str) -> str:
+    """The one spelling of a host by which it is compared, looked up and judged."""
     # What is longer is no name, and would fill the memory.
     return _normal_host(host) if len(host) <= LONGEST_NAME else _normal_host.__wrapped__(host)
 
@@ -138,6 +140,7 @@ def origin_of(url: str) -> tuple[str, int]:
 
 
 def shown(address: IPAddress, port: int) -> str:
+    """As a URL writes it."""
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 

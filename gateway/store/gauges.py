@@ -14,11 +14,6 @@ from gateway.store.figures import LIMITS, SECONDS, Figures
 log = structlog.get_logger()
 
 
-async def collect_once(store: Store) -> None:
-    """Take a snapshot and set the gauges."""
-    show(await store.figured.look(), store.tiers.prices)
-
-
 def show(figures: Figures, prices: Mapping[str, float]) -> None:
     """Set the gauges."""
     for client in figures.clients:
