@@ -12,6 +12,8 @@ from typing import Self
 import pytest
 from as_user import ROOT, Background, Gateway, Terminal, fetch, free_port, plain_environment, wait_for
 
+from gateway.settings import SETTINGS
+
 FOLLOWED = ("README.md", "docs/migration.md", "docs/troubleshooting.md")
 ALL = (
     *FOLLOWED,
@@ -156,6 +158,13 @@ def test_every_setting_of_the_table_exists() -> None:
     source = (ROOT / "gateway/settings/table.py").read_text().lower()
     missing = [name for name in sorted(settings_in("README.md")) if name.lower() not in source]
     assert not missing
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    """A reader finds there whatever can be set, flags that are no settings too."""
+    text = (ROOT / "README.md").read_text()
+    named = {setting: setting.flag if setting.flag_only else f"`{setting.name}`" for setting in SETTINGS}
+    assert [setting.name for setting, shown in named.items() if shown not in text] == []
 
 
 def test_make_targets_of_the_readme_exist() -> None:
