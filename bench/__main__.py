@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from bench import report, scaling, scenarios
+from bench import operators, report, scaling, scenarios
 from bench.contestants import (
     FLOOR_CLIENT,
     FLOOR_SERVER,
@@ -37,7 +37,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m bench", description="Measure the gateway, its peers and the floors.")
     made.add_argument("--quick", action="store_true", help="one short round: for a look, not for conclusions")
     made.add_argument("--rounds", type=int, help="rounds (3; with --quick 1)", metavar="N")
-    made.add_argument("--only", help=f"only these, by comma: scenarios A to G, or contestants ({', '.join(NAMES)})")
+    made.add_argument(
+        "--only", help=f"only these, by comma: scenarios A to G, contestants ({', '.join(NAMES)}), or operators"
+    )
     made.add_argument("--seconds", type=float, default=_BOUND_SECONDS, help="start nothing more after this long")
     made.add_argument("--publish", action="store_true", help="write docs/performance.md and its chart, too")
     made.add_argument(
@@ -130,6 +132,8 @@ def _tell(line: str) -> None:
 def main() -> int:
     """Run; 0 unless the gateway itself could not be measured."""
     args = parser().parse_args()
+    if args.only == "operators":
+        return _operators(quick=args.quick)
     try:
         results = Results.from_json(json.loads(Path(args.render).read_text())) if args.render else measure(args)
     except BenchError as problem:
@@ -143,6 +147,18 @@ def main() -> int:
     print(report.summary(results))
     _tell("written: build/bench.json, build/bench.md, build/bench.svg")
     return 0 if results.figures else 1
+
+
+def _operators(*, quick: bool) -> int:
+    try:
+        found = operators.run(quick=quick, tell=_tell)
+    except BenchError as problem:
+        _tell(str(problem))
+        return 2
+    OUTPUT.mkdir(exist_ok=True)
+    (OUTPUT / "operators.md").write_text(f"{found}\n")
+    print(found)
+    return 0
 
 
 if __name__ == "__main__":

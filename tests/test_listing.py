@@ -137,6 +137,22 @@ async def test_the_walk_over_clients_meets_each_once(store: Store) -> None:
     assert sorted(rest + [task.view.client_id for task in page.tasks]) == names
 
 
+async def test_clients_that_have_none_are_passed_over(store: Store) -> None:
+    """What waits in no queue is found among many clients that have nothing of it, each task once on whatever pages, at
+    no more cost than a look at each client."""
+    names = [f"client-{number:03}" for number in range(140)]
+    for name in names:
+        await admit(store, name)
+    delayed = {await admit(store, names[number], delay=60) for number in (3, 4, 70, 139)}
+    scheduled = TaskFilter(states=frozenset({State.SCHEDULED}))
+    for most in (1, 2, 50):
+        found = await listed(store, scheduled, most=most)
+        assert (len(found), {task_id for task_id, _ in found}) == (4, delayed)
+    page = await store.listing.page(scheduled, cursor=None, limit=50, newest=True)
+    assert page.looked_at < len(names) + 20
+    assert await listed(store, TaskFilter(states=frozenset({State.DEAD}))) == []
+
+
 async def test_a_client_that_leaves_while_others_are_walked_hides_none(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

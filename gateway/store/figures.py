@@ -2,7 +2,7 @@
 process at a time looks them up, in bounded stretches, and leaves them in Redis, where every process reads the same."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -11,7 +11,8 @@ import structlog
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.clients import Clients
-from gateway.store.rounds import ActiveClients, Census, ClientFigures, TierFigures
+from gateway.store.roll import LONGEST, SHOWN, ClientFigures, first_of
+from gateway.store.rounds import ActiveClients, Census, TierFigures
 from gateway.store.scripts import Runner
 from gateway.store.usage import Usages
 from gateway.store.windows import Windows
@@ -19,9 +20,6 @@ from gateway.store.windows import Windows
 log = structlog.get_logger()
 
 SECONDS: Final = 5.0
-# Clients whose own figures are in a snapshot: those with most tasks.
-SHOWN: Final = 2000
-LONGEST: Final = 20
 LIMITS: Final = ("concurrency", "window", "depth")
 CANDIDATE_MINUTES: Final = 10
 _TURN_MS: Final = int(2.5 * SECONDS * 1000)
@@ -52,7 +50,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     at_limit: tuple[int, ...]
     clients: list[ClientFigures]
     longest: list[ClientFigures]
-    rest: tuple[int, int, int, int]
+    rest: tuple[int, ...]
     tiers: dict[str, TierFigures]
     candidates: int
 
@@ -115,11 +113,11 @@ class Figured:
 
     def _snapshot(self, at: int, tasks: int, candidates: int, before: Figures | None) -> Figures:
         """``before``: the last one, perhaps of a process that had been round already."""
-        everyone = self._active.seen  # who has just had its last task done may still be at the limit of its window
-        seen = [client for client in everyone if any(client.depths)]
-        seen.sort(key=lambda client: sum(client.depths), reverse=True)
-        waiting = sorted((client for client in seen if client.oldest_waiting is not None), key=_waits)
-        queued, scheduled, in_flight, dead = _sums(seen)
+        rolls = self._active.rolls
+        shown = first_of((roll.largest() for roll in rolls), SHOWN, longest=False)
+        waiting = first_of((roll.longest() for roll in rolls), LONGEST, longest=True)
+        queued, scheduled, in_flight, dead = sums = _added(roll.sums for roll in rolls)
+        of_shown = _added(client.depths for client in shown)
         if before is not None and not self._active.complete:
             scheduled, in_flight, dead = before.scheduled, before.in_flight, before.dead
         if not self._active.at_once:
@@ -131,14 +129,15 @@ class Figured:
             scheduled=scheduled,
             in_flight=in_flight,
             dead=dead,
-            active=sum(any(client.depths[:3]) for client in seen),
+            active=sum(roll.active for roll in rolls),
             sampled=not self._active.at_once,
-            oldest_waiting=-_waits(waiting[0]) if waiting else 0.0,
-            saturation=tuple(max((client.shares[at] for client in everyone), default=0.0) for at in range(len(LIMITS))),
-            at_limit=tuple(sum(client.shares[at] >= 1 for client in everyone) for at in range(len(LIMITS))),
-            clients=seen[:SHOWN],
-            longest=waiting[:LONGEST],
-            rest=_sums(seen[SHOWN:]),
+            oldest_waiting=waiting[0].oldest_waiting or 0.0 if waiting else 0.0,
+            # Who has just had its last task done may still be at the limit of its window: these are of everyone seen.
+            saturation=tuple(map(max, zip(*(roll.highest() for roll in rolls), strict=True))),
+            at_limit=tuple(map(sum, zip(*(roll.at_limit for roll in rolls), strict=True))),
+            clients=shown,
+            longest=waiting,
+            rest=tuple(all_of - theirs for all_of, theirs in zip(sums, of_shown, strict=True)),
             tiers=tiers or {},
             candidates=candidates,
         )
@@ -152,10 +151,6 @@ class Figured:
         return await self._runner.command("SET", key, consumer, "XX", "PX", _TURN_MS) is not None
 
 
-def _waits(client: ClientFigures) -> float:
-    return -(client.oldest_waiting or 0.0)
-
-
-def _sums(clients: Sequence[ClientFigures]) -> tuple[int, int, int, int]:
-    queued, scheduled, in_flight, dead = (sum(client.depths[at] for client in clients) for at in range(4))
+def _added(depths: Iterable[tuple[int, ...]]) -> tuple[int, int, int, int]:
+    queued, scheduled, in_flight, dead = map(sum, zip((0, 0, 0, 0), *depths, strict=True))
     return queued, scheduled, in_flight, dead

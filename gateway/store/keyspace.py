@@ -169,6 +169,10 @@ class Keyspace:
         """Hash: the hashes of a client's keys by their ids, each with the time it was made; and that it needs one."""
         return self._key(f"client_keys:{client_id}", self.partition(client_id))
 
+    def tasks_apart(self, client_id: str, holder: str) -> str:
+        """Sorted set: tasks of a client that are in no stream: its `scheduled`, `dead` or `ended` ones."""
+        return self._key(f"{holder}:{client_id}", self.partition(client_id))
+
     def config_pattern(self) -> str:
         """What SCAN matches to find settings another program wrote."""
         return f"{self.prefix}client_config:*"

@@ -18,6 +18,8 @@ _LOOKED_AT: Final = 2000  # tasks a page may cost, and clients; then it hands a 
 _STRETCH: Final = 200  # tasks a script call looks at
 _STRETCH_BYTES: Final = 4 * 1024 * 1024
 _AT_ONCE: Final = 32  # clients
+_ASKED_AT_ONCE: Final = 640  # those that are only asked whether they have any, _AT_ONCE by a command
+_ASKED_EACH: Final = 20  # of them cost less than a look at a task
 _READS: Final = 3
 _HOLDERS: Final = {
     "s": {State.QUEUED, State.RUNNING},
@@ -25,6 +27,7 @@ _HOLDERS: Final = {
     "d": {State.DEAD},
     "e": {State.SUCCEEDED, State.CANCELLED},
 }
+_APART: Final = {"z": "scheduled", "d": "dead", "e": "ended"}
 _CURSOR: Final = re.compile(
     r"(?P<client>[A-Za-z0-9_-]{3,64})\.(?P<score>\d{1,16})"
     r"(?:\.(?P<holder>[szde])\.(?P<queue>[A-Za-z0-9_-]{0,64})\.(?P<position>\d{1,20}(?:-\d{1,20}|:[!-~]{1,64})))?"
@@ -108,15 +111,31 @@ class Listing:
         async def stretch(place: Place) -> _Stretch:
             return await self._stretch(place, holders, wanted.queue or "", newest=newest)
 
-        async for chunk in self._clients(wanted, cursor):
-            firsts = await asyncio.gather(*map(stretch, chunk))
-            for start, first in zip(chunk, firsts, strict=True):
-                part = first
-                while True:
-                    yield part, Place(start.client, start.score)
-                    if part.end is None:
-                        break
-                    part = await stretch(part.end)
+        # Few clients have any where it is not about queues: most are passed over by a cheap question.
+        asked = "s" not in holders and wanted.client_id is None
+        async for found in self._clients(wanted, cursor, _ASKED_AT_ONCE if asked else _AT_ONCE):
+            chunks = await self._having(found, holders) if asked else [found]
+            for chunk in chunks:
+                firsts = await asyncio.gather(*map(stretch, chunk))
+                for start, first in zip(chunk, firsts, strict=True):
+                    part = first
+                    while True:
+                        yield part, Place(start.client, start.score)
+                        if part.end is None:
+                            break
+                        part = await stretch(part.end)
+            if asked:
+                yield _Stretch([], len(found) // _ASKED_EACH, None), Place(found[-1].client, found[-1].score)
+
+    async def _having(self, places: list[Place], holders: str) -> list[list[Place]]:
+        """Those groups of neighbours in which any client has tasks there."""
+        groups = [places[start : start + _AT_ONCE] for start in range(0, len(places), _AT_ONCE)]
+        keys = (
+            [self._keyspace.tasks_apart(place.client, _APART[letter]) for place in group for letter in holders]
+            for group in groups
+        )
+        counts = await asyncio.gather(*(self._runner.command("EXISTS", *some, tries=_READS) for some in keys))
+        return [group for group, count in zip(groups, counts, strict=True) if count]
 
     async def clients(self, cursor: Place | None, limit: int) -> tuple[list[str], str | None]:
         """The next clients that have tasks, had some within five minutes, or have dead letters; and where to go on."""
@@ -161,8 +180,10 @@ class Listing:
                 return TaskPage([], str(Place(chunk[-1].client, chunk[-1].score)), looked)
         return TaskPage([], None, looked)
 
-    async def _clients(self, wanted: TaskFilter, cursor: Place | None) -> AsyncIterator[list[Place]]:
-        """Where to begin, for each client that may have some."""
+    async def _clients(
+        self, wanted: TaskFilter, cursor: Place | None, at_once: int = _AT_ONCE
+    ) -> AsyncIterator[list[Place]]:
+        """Where to begin, for each client that may have some; so many ``at_once``."""
         if wanted.client_id is not None:
             if cursor is None:
                 yield [Place(wanted.client_id)]
@@ -174,20 +195,20 @@ class Listing:
         begin = 0 if cursor is None else self._keyspace.partition(cursor.client)
         for partition in range(begin, self._keyspace.partitions):
             last = cursor if cursor is not None and partition == begin else None
-            async for chunk in self._active(self._keyspace.active(partition), last):
+            async for chunk in self._active(self._keyspace.active(partition), last, at_once):
                 yield chunk
 
-    async def _active(self, key: str, last: Place | None) -> AsyncIterator[list[Place]]:
+    async def _active(self, key: str, last: Place | None, at_once: int) -> AsyncIterator[list[Place]]:
         """The active clients behind ``last``. Those that come and go move the ranks of the others, so each look begins
         with the last one of the look before; where that is elsewhere by now, its place is searched."""
         rank = 0
         while True:
-            places = await self._places(key, max(0, rank - 1), rank + _AT_ONCE - 1)
+            places = await self._places(key, max(0, rank - 1), rank + at_once - 1)
             if last is not None and rank and places and places[0] == last:
                 places = places[1:]
             elif last is not None:
                 rank = await self._rank_behind(key, last)
-                places = await self._places(key, rank, rank + _AT_ONCE - 1)
+                places = await self._places(key, rank, rank + at_once - 1)
             if not places:
                 return
             rank += len(places)

@@ -3,7 +3,6 @@ tiers."""
 
 import asyncio
 from collections import Counter, defaultdict
-from itertools import chain
 from typing import Final
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from gateway.models import DEFAULT_TIER, RateLimit, Usage
 from gateway.settings import Settings
 from gateway.store.clients import Clients, UnreadableClient
+from gateway.store.roll import ClientFigures, Roll
 from gateway.store.scripts import Runner
 from gateway.store.windows import Windows
 
@@ -24,39 +24,11 @@ _PAGE: Final = 500
 _READS: Final = 3
 
 
-class ClientFigures(msgspec.Struct, frozen=True, array_like=True):
-    """What one client has. ``oldest_waiting`` in seconds, None where none waits; ``shares``: how much it has used of
-    its concurrency, its window and its depth."""
-
-    client_id: str
-    queued: int
-    scheduled: int
-    in_flight: int
-    dead: int
-    oldest_waiting: float | None
-    shares: tuple[float, float, float]
-
-    @property
-    def depths(self) -> tuple[int, int, int, int]:
-        """Queued, scheduled, in flight, dead."""
-        return self.queued, self.scheduled, self.in_flight, self.dead
-
-
 class TierFigures(msgspec.Struct, frozen=True, array_like=True):
     """How many clients a tier has, and how many of them are enabled."""
 
     clients: int
     enabled: int
-
-
-class _Partition:
-    """How far the round is among the clients of one partition, and what it has seen."""
-
-    def __init__(self) -> None:
-        self.start = 0
-        self.seen: dict[str, ClientFigures] = {}
-        self.this_round: set[str] = set()
-        self.complete = False
 
 
 class ActiveClients:
@@ -68,22 +40,23 @@ class ActiveClients:
         self._windows = windows
         self._depth = settings.max_queued_per_client
         self._stretch = max(1, ACTIVE // runner.keyspace.partitions)
-        self._partitions: dict[int, _Partition] = defaultdict(_Partition)
+        self._rolls: dict[int, Roll] = defaultdict(Roll)
+        self._starts: dict[int, int] = defaultdict(int)  # how far the round is in each partition
+
+    @property
+    def rolls(self) -> list[Roll]:
+        """What was seen in each partition."""
+        return list(self._rolls.values())
 
     @property
     def complete(self) -> bool:
         """Whether each has been looked at by now."""
-        return all(part.complete for part in self._partitions.values())
+        return all(roll.complete for roll in self.rolls)
 
     @property
     def at_once(self) -> bool:
         """Whether a stretch takes in all of them."""
-        return all(len(part.seen) < self._stretch for part in self._partitions.values())
-
-    @property
-    def seen(self) -> list[ClientFigures]:
-        """Every one that was looked at and has anything."""
-        return list(chain.from_iterable(part.seen.values() for part in self._partitions.values()))
+        return all(len(roll.seen) < self._stretch for roll in self.rolls)
 
     async def go_on(self) -> int:
         """Look at the next stretch of each partition; returns how many tasks wait or run, over all clients."""
@@ -91,19 +64,15 @@ class ActiveClients:
 
     async def _look(self, partition: int) -> int:
         keyspace = self._runner.keyspace
-        part, limit = self._partitions[partition], self._stretch
-        rows = await self._runner.command(
-            "ZRANGE", keyspace.active(partition), part.start, part.start + limit - 1, tries=_READS
-        )
+        roll, start, limit = self._rolls[partition], self._starts[partition], self._stretch
+        rows = await self._runner.command("ZRANGE", keyspace.active(partition), start, start + limit - 1, tries=_READS)
         names = [row.decode() for row in rows]
-        for start in range(0, len(names), _AT_ONCE):
-            for found in await asyncio.gather(*map(self._one, names[start : start + _AT_ONCE])):
-                part.seen[found.client_id] = found
-        part.this_round.update(names)
-        part.start += limit
-        if len(names) < limit:  # whoever was not met has nothing any more
-            part.seen = {name: part.seen[name] for name in part.this_round}
-            part.this_round, part.start, part.complete = set(), 0, True
+        for at in range(0, len(names), _AT_ONCE):
+            roll.meet(await asyncio.gather(*map(self._one, names[at : at + _AT_ONCE])))
+        self._starts[partition] = start + limit
+        if len(names) < limit:
+            roll.end_round()
+            self._starts[partition] = 0
         return int(await self._runner.command("HGET", keyspace.totals(partition), "n", tries=_READS) or 0)
 
     async def _one(self, client_id: str) -> ClientFigures:

@@ -134,7 +134,7 @@ function details({ waiting_longest: longest, saturation, tiers, failures, sample
       meter("Tasks that wait or run", saturation.waiting, saturation.max_queued),
     ),
     pairs(...saturation.clients.map(({ limit, highest, at_limit: many }) => [BOUNDS[limit] ?? limit, `${plural(many, "client")} at it; the most used ${percent(highest, 1)}`])),
-    sampled && h("p", { class: "faint" }, "More clients are active than one look covers: the totals lag by up to two minutes."),
+    sampled && h("p", { class: "faint" }, "More clients are active than one look covers: what is told of each is up to 5 s old for every 1,000 of them."),
   );
   bounds.classList.add("third");
   const waits = panel(
