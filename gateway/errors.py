@@ -1,7 +1,14 @@
 """The errors that become an HTTP answer. Everything below the HTTP layer raises these and nothing of aiohttp."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from typing import Any
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """What to say of a name that is not one of those that are known."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
 class GatewayError(Exception):

@@ -13,6 +13,8 @@ LABEL_PATTERN = r"^[A-Za-z0-9_.:/@=+-]{1,64}$"
 MOST_LABELS = 8
 DEFAULT_TIER = "default"
 DEFAULT_QUEUE = "default"
+DEFAULT_MAX_RETRY = 5
+DEFAULT_TIMEOUT = 1800  # seconds
 
 Source = Literal["client", "tier", "default"]
 
@@ -71,8 +73,8 @@ class TaskSpec(Unshown, frozen=True, kw_only=True):
     bound: int = 0
     requests_per_min: int
     cost: int = 1
-    max_retry: int = 5
-    timeout: float = 1800
+    max_retry: int = DEFAULT_MAX_RETRY
+    timeout: float = DEFAULT_TIMEOUT
     idempotency_key: str | None = None
     fingerprint: bytes = b""
     trace: str = ""

@@ -6,7 +6,14 @@ import msgspec
 from msgspec import Meta
 
 from gateway.api.task_rules import HEADER_NAME, KEY, METHODS, TimingFields
-from gateway.models import CLIENT_ID_PATTERN, LABEL_PATTERN, MOST_LABELS, QUEUE_PATTERN
+from gateway.models import (
+    CLIENT_ID_PATTERN,
+    DEFAULT_MAX_RETRY,
+    DEFAULT_TIMEOUT,
+    LABEL_PATTERN,
+    MOST_LABELS,
+    QUEUE_PATTERN,
+)
 
 BATCH_MAX = 1000
 
@@ -86,11 +93,11 @@ class ItemBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ] = None
     max_retry: Annotated[
         Annotated[int, Meta(ge=0, le=100)] | None,
-        Meta(description="retries after the first attempt; default 5", examples=[5]),
+        Meta(description=f"retries after the first attempt; default {DEFAULT_MAX_RETRY}", examples=[5]),
     ] = None
     timeout: Annotated[
         Annotated[float, Meta(gt=0, le=86400)] | None,
-        Meta(description="seconds for one attempt, the whole call; default 1800", examples=[30]),
+        Meta(description=f"seconds for one attempt, the whole call; default {DEFAULT_TIMEOUT}", examples=[30]),
     ] = None
     idempotency_key: Annotated[
         str | None,

@@ -11,7 +11,7 @@ from gateway.api.task_rules import Rules, TaskFields
 from gateway.errors import InvalidBody
 from gateway.middleware.contracts import Ask, Asked, Given
 from gateway.middleware.strict_json import check_syntax, explain, malformed, refuse_duplicates
-from gateway.models import RateLimit
+from gateway.models import DEFAULT_MAX_RETRY, DEFAULT_TIMEOUT, RateLimit
 
 
 class _Who(msgspec.Struct):
@@ -110,8 +110,8 @@ class Decoding:
             override=None if limit is None else RateLimit(limit.max_concurrent, limit.requests_per_min),
             cost=rules.cost(item.cost, task.cost, path),
             cost_path=f"{path}.task.cost" if item.cost is None and task.cost is not None else f"{path}.cost",
-            max_retry=5 if item.max_retry is None else item.max_retry,
-            timeout=1800 if item.timeout is None else item.timeout,
+            max_retry=DEFAULT_MAX_RETRY if item.max_retry is None else item.max_retry,
+            timeout=DEFAULT_TIMEOUT if item.timeout is None else item.timeout,
             idempotency_key=rules.key(key, path),
             labels=rules.labels(item.labels, path),
         )

@@ -75,8 +75,8 @@ class Rules:
         if given is None:
             return DEFAULT_QUEUE
         if not _QUEUE.fullmatch(given):
-            msg = f"{path}.queue"
-            raise _wrong(msg, "must be 1 to 64 of the characters A-Z a-z 0-9 _ -")
+            place = f"{path}.queue"
+            raise _wrong(place, "must be 1 to 64 of the characters A-Z a-z 0-9 _ -")
         return given
 
     def method(self, given: str | None, path: str) -> str:
@@ -86,8 +86,8 @@ class Rules:
         if given not in METHODS:
             close = difflib.get_close_matches(given[:32].upper(), METHODS, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            msg = f"{path}.task.method"
-            raise _wrong(msg, f"must be one of {', '.join(METHODS)}{hint}")
+            place = f"{path}.task.method"
+            raise _wrong(place, f"must be one of {', '.join(METHODS)}{hint}")
         return given
 
     def url(self, given: str, path: str) -> str:
@@ -95,14 +95,14 @@ class Rules:
         target = given
         if given.startswith("/") and not given.startswith("//"):
             if self._origin is None:
-                msg = f"{path}.task.url"
-                raise _wrong(msg, "is a path, which needs UPSTREAM_URL; give an absolute http(s) URL")
+                place = f"{path}.task.url"
+                raise _wrong(place, "is a path, which needs UPSTREAM_URL; give an absolute http(s) URL")
             target = self._origin + given
         check = url_problem if len(target) <= _CACHED_URL_LENGTH else url_problem.__wrapped__
         problem = check(target)
         if problem is not None:
-            msg = f"{path}.task.url"
-            raise _wrong(msg, problem)
+            place = f"{path}.task.url"
+            raise _wrong(place, problem)
         return target
 
     def content(self, task: TaskFields, path: str) -> tuple[dict[str, str], bytes | None]:
@@ -110,21 +110,21 @@ class Rules:
         names = check_headers(task.headers, f"{path}.task.headers")
         raw = task.body
         if len(raw) > self._max_body:
-            msg = f"{path}.task.body"
-            raise _wrong(msg, f"is larger than {self._max_body} bytes")
+            place = f"{path}.task.body"
+            raise _wrong(place, f"is larger than {self._max_body} bytes")
         if not raw or raw == b"null":
             return task.headers, None
         if raw.startswith(b'"'):
             return task.headers, msgspec.json.decode(raw, type=str).encode()
         if not raw.startswith((b"{", b"[")):
-            msg = f"{path}.task.body"
-            raise _wrong(msg, "must be a string, an object or an array")
+            place = f"{path}.task.body"
+            raise _wrong(place, "must be a string, an object or an array")
         try:
             msgspec.json.decode(raw)
         except (ValueError, RecursionError) as problem:
-            msg = f"{path}.task.body"
+            place = f"{path}.task.body"
             detail = str(problem).partition(" - at ")[0]  # the place within it is worded in msgspec's way
-            raise _wrong(msg, f"is not JSON that can be sent: {detail[:1].lower()}{detail[1:]}") from None
+            raise _wrong(place, f"is not JSON that can be sent: {detail[:1].lower()}{detail[1:]}") from None
         if "content-type" in names:
             return task.headers, raw
         return {**task.headers, "Content-Type": "application/json"}, raw
@@ -134,18 +134,18 @@ class Rules:
     ) -> Start:
         """When it starts and expires, ``now`` in Unix seconds; a `run_at` that has passed means now."""
         if delay is not None and run_at is not None:
-            msg = f"{path}.run_at"
-            raise _wrong(msg, "excludes delay; give one of the two")
+            place = f"{path}.run_at"
+            raise _wrong(place, "excludes delay; give one of the two")
         wait = delay or 0.0
         field = "delay" if run_at is None else "run_at"
         if run_at is not None:
             wait = max(0.0, run_at.timestamp() - now)
         if not wait <= self._max_delay:
-            msg = f"{path}.{field}"
-            raise _wrong(msg, f"is more than {self._max_delay:.12g} seconds ahead (MAX_DELAY_SECONDS)")
+            place = f"{path}.{field}"
+            raise _wrong(place, f"is more than {self._max_delay:.12g} seconds ahead (MAX_DELAY_SECONDS)")
         if expires_at is not None and expires_at.timestamp() <= now + wait:
-            msg = f"{path}.expires_at"
-            raise _wrong(msg, "must be later than the task's start")
+            place = f"{path}.expires_at"
+            raise _wrong(place, "must be later than the task's start")
         return Start(
             delay or 0.0,
             int(run_at.timestamp() * 1000) if run_at is not None and wait > 0 else 0,
@@ -155,15 +155,15 @@ class Rules:
     def cost(self, outer: int | None, inner: int | None, path: str) -> int:
         """`cost` and `task.cost` are one field with two places."""
         if outer is not None and inner is not None and outer != inner:
-            msg = f"{path}.cost"
-            raise _wrong(msg, f"is {outer}, task.cost is {inner}; give one, or the same twice")
+            place = f"{path}.cost"
+            raise _wrong(place, f"is {outer}, task.cost is {inner}; give one, or the same twice")
         return outer or inner or 1
 
     def key(self, given: str | None, path: str) -> str | None:
         """The idempotency key."""
         if given is not None and not _KEY.fullmatch(given):
-            msg = f"{path}.idempotency_key"
-            raise _wrong(msg, "must be 1 to 255 visible ASCII characters without spaces")
+            place = f"{path}.idempotency_key"
+            raise _wrong(place, "must be 1 to 255 visible ASCII characters without spaces")
         return given
 
     def labels(self, given: list[str] | None, path: str) -> tuple[str, ...]:
@@ -172,8 +172,8 @@ class Rules:
             return ()
         for index, label in enumerate(given):
             if not _LABEL.fullmatch(label):
-                msg = f"{path}.labels[{index}]"
-                raise _wrong(msg, "must be 1 to 64 of the characters A-Z a-z 0-9 _ . : / @ = + -")
+                place = f"{path}.labels[{index}]"
+                raise _wrong(place, "must be 1 to 64 of the characters A-Z a-z 0-9 _ . : / @ = + -")
         return tuple(dict.fromkeys(given))
 
 

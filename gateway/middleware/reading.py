@@ -2,14 +2,13 @@
 the body means."""
 
 import asyncio
-import difflib
 import re
 from collections.abc import Collection
 from datetime import UTC, datetime
 
 from aiohttp import StreamReader, hdrs, web
 
-from gateway.errors import GatewayError, InvalidBody
+from gateway.errors import GatewayError, InvalidBody, nearest
 from gateway.models import CLIENT_ID_PATTERN
 
 BODY_DEADLINE = 10.0  # seconds for a whole body; aiohttp itself has none
@@ -113,9 +112,7 @@ def query(request: web.Request, name: str, known: Collection[str]) -> str | None
     """A query parameter, None where absent or empty. 400 for one that is not ``known`` or given twice."""
     for other in request.query:
         if other not in known:
-            close = difflib.get_close_matches(other[:64], known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-            msg = f"{other[:64]}: unknown query parameter; {hint}"
+            msg = f"{other[:64]}: unknown query parameter; {nearest(other[:64], known)}"
             raise InvalidBody(msg, error="Invalid query")
     values = request.query.getall(name, [])
     if len(values) > 1:

@@ -1,7 +1,6 @@
 """JSON that is exactly what the schema says: decode errors as `InvalidBody` that name the field, and the search for
 duplicate keys. Knows no schema itself; reading the bytes off the wire is in `gateway.middleware.reading`."""
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.errors import InvalidBody
+from gateway.errors import InvalidBody, nearest
 
 T = TypeVar("T")
 
@@ -94,9 +93,7 @@ def explain(problem: msgspec.ValidationError, fields: Mapping[str, Iterable[str]
     if field["what"] == "missing required":
         return InvalidBody(f"{path}.{name} is required")
     known = list(fields.get(_INDEX.sub("[]", path), ()))
-    close = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-    return InvalidBody(f"{path}.{name[:64]}: unknown field; {hint}")
+    return InvalidBody(f"{path}.{name[:64]}: unknown field; {nearest(name[:64], known)}")
 
 
 def _worded(text: str) -> str:
