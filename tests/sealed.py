@@ -1,4 +1,4 @@
-"""What tests of sealing share: gateways over each deployment in turn, and somebody who reads what its servers hold."""
+"""Gateways over each deployment in turn, and somebody who reads what its servers hold."""
 
 import functools
 from collections.abc import AsyncIterator

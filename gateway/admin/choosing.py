@@ -17,7 +17,9 @@ from gateway.task_filter import TaskFilter
 
 PAGE: Final = 50
 PAGE_MAX: Final = 500
+TASK_ID_PATTERN: Final = "^[A-Za-z0-9_-]{1,64}$"
 _QUEUE = re.compile(QUEUE_PATTERN)
+_TASK_ID = re.compile(TASK_ID_PATTERN)
 _NUMBER = re.compile(r"\d{1,10}(?:\.\d{1,6})?", re.ASCII)
 _MOST_SECONDS: Final = 10**10
 _LONGEST: Final = 256
@@ -43,7 +45,9 @@ class FilterBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_
             extra_json_schema={"pattern": STATES_PATTERN},
         ),
     ] = None
-    task_id: Annotated[Text | None, Meta(description="only this one")] = None
+    task_id: Annotated[
+        str | None, Meta(description="only this one", extra_json_schema={"pattern": TASK_ID_PATTERN})
+    ] = None
     host: Annotated[
         Text | None, Meta(description="of the target, with its port or without", examples=["api.example.com"])
     ] = None
@@ -88,6 +92,9 @@ def chosen(given: FilterBody, place: str = "") -> TaskFilter:
         raise _wrong("client_id", CLIENT_ID_FORMAT, place)
     if given.queue is not None and not _QUEUE.fullmatch(given.queue):
         raise _wrong("queue", "must be 1 to 64 of the characters A-Z a-z 0-9 _ -", place)
+    # It becomes part of a key: braces would send a script to another node of a Cluster, which then fails.
+    if given.task_id is not None and not _TASK_ID.fullmatch(given.task_id):
+        raise _wrong("task_id", "must be as enqueue answered it: 1 to 64 of the characters A-Z a-z 0-9 _ -", place)
     states = frozenset() if given.state is None else frozenset(given.state.split(","))
     if not states <= set(_STATES):
         raise _wrong("state", f"must be of {', '.join(_STATES)}; several are comma separated", place)

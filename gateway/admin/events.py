@@ -100,9 +100,9 @@ async def _tell(request: web.Request, response: web.StreamResponse, watched: lis
 
 
 async def _still_in(request: web.Request) -> bool:
-    """Whether the session that the stream began with still holds."""
+    """Whether the key or the session that the stream began with still holds."""
     if RequestKeys.SESSION not in request:
-        return True
+        return request.app[AppKeys.KEYRING].holds(request[RequestKeys.ADMIN_KEY])
     try:
         return await session_of(request, request.app[AppKeys.KEYRING]) is not None
     except GatewayError:

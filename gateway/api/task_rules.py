@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 from yarl import URL
 
+from gateway.dispatch.header_names import spellings
 from gateway.errors import InvalidBody
 from gateway.models import DEFAULT_QUEUE, LABEL_PATTERN, QUEUE_PATTERN, Unshown
 from gateway.settings import Settings
@@ -19,7 +20,7 @@ TimingFields = Annotated[datetime, Meta(tz=True)]
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # What describes the connection and the framing of a call is the sender's alone (RFC 9110, 7.6.1).
-REFUSED_HEADERS = frozenset(
+REFUSED_HEADERS = spellings(
     {
         "connection",
         "content-length",

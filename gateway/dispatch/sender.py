@@ -13,6 +13,7 @@ import structlog
 
 from gateway import __version__, metrics
 from gateway.dispatch.egress import EgressGuard, TargetRefused
+from gateway.dispatch.header_names import spellings
 from gateway.dispatch.http.answer import Answer
 from gateway.dispatch.http.client import Client
 from gateway.dispatch.http.errors import CallFailed, InvalidRequest
@@ -27,7 +28,7 @@ log = structlog.get_logger()
 
 USER_AGENT = f"task-dispatch-gateway/{__version__}"
 _RETRIED_STATUSES = frozenset({408, 425, 429})
-_FORGED = frozenset({"x-task-id", "x-client-id", "x-attempt"})
+_FORGED = spellings({"x-task-id", "x-client-id", "x-attempt"})
 _SIGNED = _FORGED | SIGNED_HEADERS
 
 # What signs the calls of a client; none: they are not signed.

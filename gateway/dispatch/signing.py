@@ -9,8 +9,10 @@ import hmac
 from collections.abc import Iterable
 from typing import Final
 
+from gateway.dispatch.header_names import spellings
+
 # A client that signs has its own taken off a task, so that nobody can put words in the gateway's mouth.
-SIGNED_HEADERS: Final = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
+SIGNED_HEADERS: Final = spellings({"webhook-id", "webhook-timestamp", "webhook-signature"})
 
 
 def signature_headers(task_id: str, seconds: int, body: bytes | None, keys: Iterable[bytes]) -> list[tuple[str, str]]:

@@ -100,6 +100,8 @@ class Heads:
             return None
         if "host" not in heeded or heeded.get("connection", "keep-alive").lower() != "keep-alive":
             return None
+        if "origin" in heeded and not heeded.get("content-type"):  # see `reading`
+            return None
         length = heeded.get("content-length", "")
         if not _DIGITS.fullmatch(length) or not is_json_type(heeded.get("content-type")):
             return None

@@ -6,7 +6,7 @@ import hmac
 import structlog
 
 from gateway import metrics
-from gateway.admin_keys import AdminKey, admin_keys_file, clash, digest_of
+from gateway.admin_keys import NO_KEY, AdminKey, admin_keys_file, clash, digest_of
 from gateway.errors import TooManyRequests, Unauthorized
 from gateway.middleware.guesses import Count, Guesses
 from gateway.reloading import WatchedFiles
@@ -65,6 +65,10 @@ class Keyring:
     def named(self, name: str) -> AdminKey | None:
         """The key that has this name now; None: there is none any more."""
         return next((key for key in self._keys if key.name == name), None)
+
+    def holds(self, key: AdminKey) -> bool:
+        """Whether this key still is one of them, with this role; where none is asked for, whether that is still so."""
+        return key in self._keys if self.required else key == NO_KEY
 
     def _find(self, given: str) -> AdminKey | None:
         digest = digest_of(given.encode("utf-8", "surrogateescape"))

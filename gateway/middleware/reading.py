@@ -76,6 +76,10 @@ def is_json_type(declared: str | None) -> bool:
 
 def _check_declared(request: web.Request) -> None:
     declared = header(request, hdrs.CONTENT_TYPE) or ""
+    if not declared and hdrs.ORIGIN in request.headers:
+        # A page of anybody's may have the browser send what declares nothing, without asking first whether it may.
+        msg = "a request of a web page (it has an Origin) must declare Content-Type: application/json"
+        raise _unsupported(msg)
     if not is_json_type(declared):
         curls = declared.partition(";")[0].strip().lower() == _CURLS_DEFAULT
         hint = " (curl -H 'Content-Type: application/json')" if curls else ""

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.admin.choosing import PAGE_MAX, STATES_PATTERN
+from gateway.admin.choosing import PAGE_MAX, STATES_PATTERN, TASK_ID_PATTERN
 from gateway.admin.jobs import JobBody
 from gateway.middleware.reading import MOMENT_PATTERN
 from gateway.openapi import task_answers
@@ -14,7 +14,7 @@ _TEXT: Final = {"type": "string", "maxLength": 256}
 _ANY_CLIENT: Final = Parameter("client_id", OPTIONAL, "whose; none: all")
 _FILTERS: Final = (
     Parameter("queue", QUEUE, "only of this queue"),
-    Parameter("task_id", _TEXT, "only this one"),
+    Parameter("task_id", {"type": "string", "pattern": f"^$|{TASK_ID_PATTERN}"}, "only this one"),
     Parameter("host", _TEXT, "only those whose target has this host, with its port or without"),
     Parameter("status", {"type": "integer", "minimum": 100, "maximum": 999}, "of the last attempt"),
     Parameter("label", _TEXT, "only those that have it"),

@@ -30,7 +30,10 @@ _HOLDERS: Final = {
 _APART: Final = {"z": "scheduled", "d": "dead", "e": "ended"}
 _CURSOR: Final = re.compile(
     r"(?P<client>[A-Za-z0-9_-]{3,64})\.(?P<score>\d{1,16})"
-    r"(?:\.(?P<holder>[szde])\.(?P<queue>[A-Za-z0-9_-]{0,64})\.(?P<position>\d{1,20}(?:-\d{1,20}|:[!-~]{1,64})))?"
+    r"(?:\.(?P<holder>s(?=\.[\w-]+\.\d+-)|[zde](?=\.\.\d+:))\.(?P<queue>[A-Za-z0-9_-]{0,64})"
+    # One more digit of an entry's id, and Redis refuses some.
+    r"\.(?P<position>\d{1,19}-\d{1,19}|\d{1,16}:[!-~]{1,64}))?",
+    re.ASCII,
 )
 
 

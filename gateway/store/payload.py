@@ -12,7 +12,7 @@ from gateway.store.records import SEALED, Payload, sealed_payload
 from gateway.store.sealing import Sealer, Unreadable
 
 _UNIQUE: Final = 16  # characters of an id's end that are known before the task is stored
-_MARK: Final = "\x01"  # before an answer that is sealed; text of a target that begins so is shown as it is
+_MARK: Final = "\x01"  # before an answer that is sealed; what a target answers is not stored with it in the clear
 _ORIGIN: Final = re.compile(r"[^:]*://[^/?#]*")
 
 Seen = TypeVar("Seen", TaskView, TaskDetail)
@@ -58,8 +58,12 @@ class Payloads:
 
     def closed(self, task: ClaimedTask, attempt: Attempt) -> Attempt:
         """The attempt as it is stored: what the target answered may be as secret as what it was sent."""
-        if not self.on or not attempt.body:
+        if not attempt.body:
             return attempt
+        if not self.on:
+            if not attempt.body.startswith(_MARK):
+                return attempt
+            return msgspec.structs.replace(attempt, body=f"\ufffd{attempt.body.removeprefix(_MARK)}")
         unique = task.task_id[-_UNIQUE:]
         sealed = self._sealer.seal(task.client_id, unique, attempt.body.encode(), "answer")
         return msgspec.structs.replace(attempt, body=_MARK + sealed)

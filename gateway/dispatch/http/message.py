@@ -155,4 +155,4 @@ def encode(
 
 @lru_cache(maxsize=1024)
 def _may_be_sent(name: str) -> bool:
-    return bool(_TOKEN.fullmatch(name)) and name.lower() not in _OURS
+    return bool(_TOKEN.fullmatch(name)) and name.lower().replace("_", "-") not in _OURS
