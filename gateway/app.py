@@ -172,7 +172,9 @@ async def serve(settings: Settings) -> None:
     try:
         async with running(settings) as urls:
             role = "admin" if settings.admin_only else settings.role
-            log.info("listening", url=urls[0], urls=urls, role=role)
+            # `/admin` is on the last of them, wherever it is.
+            pages = {} if role == "dispatcher" else {"dashboard": f"{urls[-1]}/admin/ui"}
+            log.info("listening", url=urls[0], urls=urls, role=role, **pages)
             _spare_the_collector()
             await stop.wait()
             log.info("stopping")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import socket
 import sys
 from types import SimpleNamespace
 
@@ -40,13 +41,11 @@ def test_every_setting_is_a_flag() -> None:
 
 
 def test_serve_hands_its_settings_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """serve runs the app with flags over environment, workers under their parent, and names a taken port."""
+    """serve runs the app with flags over environment, workers under their parent."""
     served: list[Settings] = []
 
     async def serve_until_stopped(settings: Settings) -> None:
         served.append(settings)
-        if settings.port == 1:
-            raise OSError(errno.EADDRINUSE, "in use")
 
     supervised: list[int] = []
     workers = SimpleNamespace(supervise=lambda settings, _argv: supervised.append(settings.workers))
@@ -59,9 +58,30 @@ def test_serve_hands_its_settings_over(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (served[0].max_in_flight, served[0].port, served[0].role) == (4, 2, "api")
     assert runner.invoke(cli, ["serve", "--workers", "2"]).exit_code == 0
     assert (supervised, len(served)) == ([2], 1)
-    taken = runner.invoke(cli, ["serve", "--port", "1"])
-    assert taken.exit_code == 1
-    assert "can't listen on 127.0.0.1:1 (in use); set HOST, PORT" in taken.output
+
+
+@pytest.mark.parametrize(
+    ("problem", "right"),
+    [
+        (OSError(errno.EADDRINUSE, "in use"), "set PORT or ADMIN_PORT to a free one"),
+        (PermissionError(errno.EACCES, "not you"), "set PORT or ADMIN_PORT to one that this user may open"),
+        (OSError(errno.EADDRNOTAVAIL, "not here"), "set HOST to an address of this machine"),
+        (socket.gaierror(socket.EAI_NONAME, "not known"), "set HOST to an address of this machine"),
+    ],
+)
+def test_a_port_that_can_not_be_had_is_told(monkeypatch: pytest.MonkeyPatch, problem: OSError, right: str) -> None:
+    """Which setting it is, and what would be right; a file that can't be read is no mistake in a port."""
+
+    async def serve_until_stopped(_settings: Settings) -> None:
+        raise problem
+
+    monkeypatch.setitem(sys.modules, "gateway.app", SimpleNamespace(serve=serve_until_stopped))
+    monkeypatch.setattr("gateway.log.configure", lambda *_: None)
+    told = CliRunner().invoke(cli, ["serve", "--port", "1"])
+    assert told.exit_code == 1
+    assert told.output.startswith(f"gateway: can't listen on 127.0.0.1:1 ({problem.strerror}); {right}")
+    problem.filename = "/a/file"
+    assert CliRunner().invoke(cli, ["serve", "--port", "1"]).exception is problem
 
 
 async def test_version() -> None:

@@ -20,7 +20,13 @@ from gateway.cli.output import CallFailed, Misused, reported
 from gateway.settings import SETTINGS, Setting, Settings, SettingsError
 from gateway.store.embedded import EmbeddedError
 
-_CANNOT_LISTEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
+# What would be right where a port can't be had.
+_OTHER_HOST = "HOST to an address of this machine"
+_CANNOT_LISTEN = {
+    errno.EADDRINUSE: "PORT or ADMIN_PORT to a free one",
+    errno.EACCES: "PORT or ADMIN_PORT to one that this user may open (1024 and more)",
+    errno.EADDRNOTAVAIL: _OTHER_HOST,
+}
 
 
 def with_settings_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -85,9 +91,10 @@ def serve(flags: dict[str, str]) -> None:
         raise CallFailed(str(problem)) from None
     except OSError as problem:
         # Others are no mistake of the operator's: their traceback is needed.
-        if problem.errno not in _CANNOT_LISTEN and not isinstance(problem, socket.gaierror):
+        right = _OTHER_HOST if isinstance(problem, socket.gaierror) else _CANNOT_LISTEN.get(problem.errno or 0)
+        if right is None or problem.filename is not None:
             raise
         where = f"{settings.host}:{settings.port}" + (f" or port {settings.admin_port}" if settings.admin_port else "")
-        msg = f"can't listen on {where} ({problem.strerror}); set HOST, PORT or ADMIN_PORT to a free one"
+        msg = f"can't listen on {where} ({problem.strerror}); set {right}"
         raise CallFailed(msg) from None
     raise typer.Exit(code)

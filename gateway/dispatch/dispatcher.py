@@ -316,7 +316,7 @@ class Dispatcher:
 
 def _report(scheduler: Scheduler, context: dict[str, Any]) -> None:
     exc = context.get("exception")
-    log.error("job_failed", error=repr(exc), exc_info=exc)
+    log.error("run_failed", error=repr(exc), exc_info=exc)
 
 
 async def _stop(tasks: Sequence[asyncio.Task[None]] | set[asyncio.Task[None]]) -> None:
