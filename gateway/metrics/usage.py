@@ -10,7 +10,7 @@ from gateway.metrics.tally import ADMITTED, DELIVERED, FAILED, REFUSED, Tally, b
 from gateway.models import Outcome, Verdict
 
 # Clients with a tally of their own between two flushes; what further ones do is booked to nobody, and to all.
-MOST_CLIENTS: Final = 20_000
+MOST_CLIENTS: Final = 50_000
 MOST_STATUSES: Final = 32
 MOST_HOSTS: Final = 32
 NOBODY: Final = ""

@@ -24,7 +24,8 @@ HOUR: Final = 3600
 DAY: Final = 86400
 KEPT: Final = {MINUTE: DAY, HOUR: 90 * DAY}
 EVERYBODY: Final = ""
-_CLIENTS_A_CALL: Final = 50
+_CLIENTS_A_PIECE: Final = 50
+_READ_AT_ONCE: Final = 50
 _RANKED: Final = 20  # of each of two hours: who may be among those that are listed
 _CANDIDATES: Final = 1000  # the same of each of two days
 _READS: Final = 3
@@ -53,9 +54,16 @@ class Batch(msgspec.Struct):
     def merge(self, other: "Batch") -> None:
         """Add another one of the same minute."""
         for name, counts in other.tallies.items():
-            tally.add(self.tallies.setdefault(name, tally.empty()), counts)
+            there = self.tallies.setdefault(name, counts)
+            if there is not counts:
+                tally.add(there, counts)
         for what, count in other.failures.items():
             self.failures[what] = self.failures.get(what, 0) + count
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to book."""
+        return not self.tallies and not self.failures
 
     def events(self) -> int:
         """How many requests and calls of single clients are in it."""
@@ -83,23 +91,27 @@ class Usages:
 
     # --- booking ------------------------------------------------------------------------------------------------------
 
-    async def book(self, batch: Batch, most: int | None = None) -> int:
-        """Add the sum of all and the failures of the batch, and the first ``most`` clients; they leave the batch.
-        Returns how many clients these were. Raises StoreUnavailable and leaves in the batch what Redis did not take;
-        where nobody knows, it is given up, since a second try might count it twice."""
-        names = list(islice((name for name in batch.tallies if name != EVERYBODY), most))
+    async def book(self, batch: Batch) -> None:
+        """Add all of the batch, which is empty then. Raises StoreUnavailable and leaves in the batch what Redis did not
+        take; where nobody knows, it is given up, since a second try might count it twice."""
+        while not batch.empty:
+            await self.book_some(batch)
+
+    async def book_some(self, batch: Batch) -> None:
+        """The same for a piece of it: the sum of all, the failures and some clients, whose commands hold up Redis for a
+        millisecond each."""
         groups: dict[int, list[str]] = defaultdict(list)
-        for client_id in ([EVERYBODY] if EVERYBODY in batch.tallies else []) + names:
-            groups[self._keyspace.partition(client_id) if client_id != EVERYBODY else 0].append(client_id)
+        if EVERYBODY in batch.tallies:
+            groups[0].append(EVERYBODY)
+        for client_id in islice((name for name in batch.tallies if name != EVERYBODY), _CLIENTS_A_PIECE):
+            groups[self._keyspace.partition(client_id)].append(client_id)
         for partition, client_ids in groups.items():
-            for chunk in _chunks(client_ids):
-                part = Batch(batch.minute, {name: batch.tallies.pop(name) for name in chunk}, {})
-                await self._given_up_if_unknown(batch, part, self._tallies_command(part, partition))
+            part = Batch(batch.minute, {name: batch.tallies.pop(name) for name in client_ids}, {})
+            await self._given_up_if_unknown(batch, part, self._tallies_command(part, partition))
         if batch.failures:
             part = Batch(batch.minute, {}, batch.failures)
             batch.failures = {}
             await self._given_up_if_unknown(batch, part, self._failures_command(part))
-        return len(names)
 
     async def _given_up_if_unknown(self, batch: Batch, part: Batch, command: list[str | bytes | int]) -> None:
         try:
@@ -231,4 +243,4 @@ def added(tallies: Iterable[Tally]) -> Tally:
 
 
 def _chunks(names: list[str]) -> Iterator[list[str]]:
-    return (names[start : start + _CLIENTS_A_CALL] for start in range(0, len(names), _CLIENTS_A_CALL))
+    return (names[start : start + _READ_AT_ONCE] for start in range(0, len(names), _READ_AT_ONCE))
