@@ -20,9 +20,9 @@ import uvloop
 from aiohttp import web
 from deployments import deployment, redis_server, session_cluster, session_sentinels
 from links import line, new_link
+from redis_servers import valkey_server
 from served import server, start
 from stores import key, opened, raw, store
-from topologies import valkey_server
 from waiting import DEADLINE, until
 
 from gateway import metrics

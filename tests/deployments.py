@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import redis as plain
 import redis.asyncio as redis
-from topologies import Cluster, Sentinels, Server, binaries, cluster, sentinels, server
+from redis_servers import Server, binaries, server
+from topologies import Cluster, Sentinels, cluster, sentinels
 
 from gateway.settings import Settings
 from gateway.store import Store, open_store

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import redis.asyncio as redis
 from as_user import ROOT, free_port, plain_environment
-from topologies import valkey_server
+from redis_servers import valkey_server
 from waiting import until
 
 GENEROUS = 40.0
@@ -31,7 +31,7 @@ class Server:
         self.process = subprocess.Popen(
             [valkey_server(), *options, "--appendfsync", "always", "--dir", str(self.folder)],
             stdout=subprocess.DEVNULL,
-            restore_signals=False,  # see topologies.Server
+            restore_signals=False,  # see redis_servers.Server
         )
         await until(self.answers, GENEROUS)
 

@@ -10,8 +10,9 @@ import redis as plain
 from conftest import until
 from deployments import Deployment
 from redis.crc import key_slot
+from redis_servers import Server
 from stores import admit, outcome, spec, state
-from topologies import Cluster, Server
+from topologies import Cluster
 
 import gateway.store
 from gateway.errors import StoreUnavailable

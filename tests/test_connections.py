@@ -12,9 +12,10 @@ from certificates import Authority
 from conftest import DEADLINE, until
 from processes import GENEROUS
 from proxy import proxy_to
+from redis_servers import Server, binaries, server
 from round_trip import SECRET, round_trip, store_on
 from stores import admit, spec
-from topologies import Cluster, Sentinels, Server, binaries, cluster, sentinels, server
+from topologies import Cluster, Sentinels, cluster, sentinels
 
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings

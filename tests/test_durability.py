@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import GatewayFactory, Target, until
-from topologies import Server, eventually, short_folder
+from redis_servers import Server, eventually, short_folder
 
 WAIT = {"durability": "wait", "durability_timeout": "1"}
 

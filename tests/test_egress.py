@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import GatewayFactory, until
 from raw_http import a_task
+from redis_servers import valkey_server
 from structlog.testing import capture_logs
-from topologies import valkey_server
 
 from gateway import metrics
 from gateway.dispatch import egress, hosts

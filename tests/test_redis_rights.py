@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from redis_servers import Server
 from round_trip import QUOTED, SECRET, round_trip, store_on
 from stores import spec
-from topologies import Server
 
 import gateway.store
 from gateway.errors import StoreUnavailable

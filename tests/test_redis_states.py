@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from conftest import until
+from redis_servers import Server, server
 from round_trip import store_on
 from stores import admit, outcome, spec, state
-from topologies import Server, server
 
 from gateway.errors import StoreUnavailable
 from gateway.models import State, Verdict

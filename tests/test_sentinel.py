@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 import pytest
 from conftest import DEADLINE, until
 from deployments import Deployment
+from redis_servers import Server, short_folder
 from round_trip import round_trip, store_on
 from stores import admit, spec, state
-from topologies import SERVICE, Sentinels, Server, short_folder
+from topologies import SERVICE, Sentinels
 
 from gateway.errors import StoreUnavailable
 from gateway.models import Admitted, State

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import redis.asyncio as redis
 from deployments import AllPrimaries
 from processes import Server
+from redis_servers import Server as Node
 from topologies import Cluster, Sentinels
-from topologies import Server as Node
 
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 

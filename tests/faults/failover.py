@@ -11,7 +11,7 @@ import redis
 from conftest import until
 from processes import GENEROUS
 from redis.crc import key_slot
-from topologies import Server
+from redis_servers import Server
 
 from .run import Run
 
