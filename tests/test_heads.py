@@ -7,11 +7,13 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
 
+from gateway.middleware.express import _length
 from gateway.middleware.heads import Head, Heads
 
 GOOD = (
     b"POST /v1/enqueue HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Type: application/json\r\n"
-    b"X-Client-ID: acme\r\nIdempotency-Key: k\r\nUser-Agent: a"
+    b"X-Client-ID: acme\r\nX-Client-Key: gwk_1\r\nAuthorization: Bearer a\r\nIdempotency-Key: k\r\nX-Request-ID: r\r\n"
+    b"User-Agent: a"
 )
 # What such readers were seen to differ about: ends of lines, folds, spaces, lengths and encodings given otherwise.
 PIECES = (
@@ -32,8 +34,18 @@ PIECES = (
         b"\x80",
     ),
     *(b"+", b"-", b"0", b"_", b",", b";", b'"', b"%0a", b"\r\nContent-Length: 3", b"\nContent-Length: 3", b", 3"),
+    *(
+        b"\r\nX-Client-ID: other",
+        b"\r\nx-client-key:b",
+        b"\r\nX_Client_ID: other",
+        b"\r\nHost: y",
+        b"\xd9\xa2",
+        b"\x85",
+    ),
+    *(b"\r\nOrigin: https://x", b"\r\nExpect: 100-continue", b"\r\nTransfer_Encoding: chunked", b"HTTP/1.0", b"\xa0"),
     *(b"\r\nTransfer-Encoding: chunked", b"\nTransfer-Encoding: chunked", b"\r\nConnection: close", b"\r\nUpgrade: x"),
 )
+HEEDED = ("X-Client-ID", "X-Client-Key", "Authorization", "Idempotency-Key", "X-Request-ID")
 MUTATIONS = 40_000
 
 
@@ -60,7 +72,7 @@ def as_aiohttp_reads_it(head: bytes, loop: asyncio.AbstractEventLoop) -> tuple[o
         return None
     if rest or message.should_close or message.upgrade or message.chunked:
         return None
-    names = ("Content-Length", "X-Client-ID", "Idempotency-Key", "Host")
+    names = ("Content-Length", *HEEDED, "Host")
     given = [message.headers.getall(name, [None]) for name in names]
     if any(len(values) > 1 for values in given):
         return None
@@ -69,7 +81,8 @@ def as_aiohttp_reads_it(head: bytes, loop: asyncio.AbstractEventLoop) -> tuple[o
 
 def as_express_reads_it(head: Head) -> tuple[object, ...]:
     """The same of what the express way found; spaces behind a value, which HTTP drops, make it none of its own."""
-    texts = (text and text.rstrip() for text in (head.client_id, head.idempotency_key))
+    given = (head.client_id, head.client_key, head.authorization, head.idempotency_key, head.request_id)
+    texts = (text and text.rstrip() for text in given)
     return "POST", "/v1/enqueue", head.length, *texts
 
 
@@ -89,3 +102,29 @@ async def test_what_the_express_way_takes_aiohttp_reads_the_same() -> None:
         assert (method, path, int(str(length)), *texts) == as_express_reads_it(found), head
         assert host is not None, head
     assert taken > MUTATIONS / 100
+
+
+def as_aiohttp_frames_it(data: bytes, loop: asyncio.AbstractEventLoop) -> bool | None:
+    """Whether these bytes are one request to its very end; None where they are none."""
+    parser = HttpRequestParser(BaseProtocol(loop), loop, 2**16, auto_decompress=False)
+    try:
+        messages, _, rest = parser.feed_data(data)
+    except (HttpProcessingError, ValueError):
+        return None
+    return len(messages) == 1 and not rest and bool(messages[0][1].is_eof())
+
+
+async def test_the_express_way_opens_where_a_request_of_aiohttps_ends() -> None:
+    """Requests that aiohttp gets are counted, so that nothing of theirs passes it by: where that gives an end, aiohttp
+    has one there too, or the body of one request could hold another that is taken."""
+    loop, chance, ends = asyncio.get_running_loop(), random.Random(2), 0
+    inner = GOOD + b"\r\n\r\n{}"
+    for _ in range(MUTATIONS):
+        head = mutated(chance).replace(b"Content-Length: 2", b"Content-Length: %d" % len(inner), 1)
+        data = head + b"\r\n\r\n" + inner * 2
+        length = _length(data)
+        if length is None or length > len(data) or not head:  # empty lines before a request are no part of it
+            continue
+        ends += 1
+        assert as_aiohttp_frames_it(data[:length], loop) is not False, data[:length]
+    assert ends > MUTATIONS / 10
