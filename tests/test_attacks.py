@@ -1,5 +1,6 @@
 """Attacks that were tried with the source at hand and once did something: each ends where it begins."""
 
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from browser import chromium, needs_chromium
 from conftest import ADMIN_KEY, GatewayFactory, Target, until
 from test_admin_roles import READ, replaced, rows
 from test_dashboard import events
+from test_sessions import MARK, cookie, log_in
 from test_signing import client, secret, verified
 
 from gateway.dispatch import sender
 from gateway.dispatch.egress import EgressGuard
 from gateway.keys import AppKeys
+from gateway.openapi.operations import OPERATIONS
 
 
 def spelled(name: str) -> list[str]:
@@ -151,3 +154,27 @@ async def test_a_target_does_not_pretend_that_its_answer_is_sealed(
     await until(has_ended)
     assert shown.endswith("stolen.c2VjcmV0")
     assert "TASK_ENCRYPTION_KEYS" not in shown
+
+
+async def test_no_page_of_anybody_changes_anything_with_a_session(gateway: GatewayFactory) -> None:
+    """Every call that changes something, with an operator's cookie and nothing else that another page could not send:
+    403, also with the header that the gateway's own page sends, where the browser says that another one asked."""
+    gw = await gateway(dispatch=False)
+    line = (await log_in(gw))[2]
+    gw.client.cookie_jar.clear()
+    foreign: tuple[dict[str, str], ...] = (
+        {},
+        {"Content-Type": "text/plain"},
+        {**MARK, "Origin": "https://evil.example"},
+        {**MARK, "Origin": "null"},
+        {**MARK, "Sec-Fetch-Site": "same-site"},
+        {**MARK, "Sec-Fetch-Site": "cross-site"},
+    )
+    changing = [each for each in OPERATIONS if each.admin and each.method not in {"get", "head"}]
+    assert len(changing) > 20
+    for operation in changing:
+        path = re.sub("{[a-z_]+}", "x", operation.path) + "?client_id=acme"
+        for headers in foreign:
+            status, body, _ = await gw.call(operation.method, path, headers={**cookie(line), **headers}, data=b"{}")
+            assert (status, body["error"]) == (403, "Forbidden"), (operation.method, path, headers)
+    assert (await gw.admin("GET", "/admin/audit"))[1]["entries"] == []
