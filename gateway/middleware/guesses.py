@@ -23,8 +23,8 @@ class Guesses:
     so that one client's callers do not close another's.
 
     An IPv6 address stands for its /64, which one machine may have all of. ``count`` has all processes share the
-    buckets: each hears of the others' guesses at a wrong key that it looks at itself. Where it can't, its own count
-    holds.
+    buckets: each hears of the others' guesses at a wrong key that it looks at itself, and what they looked at together
+    past the bucket makes the wait longer. Where it can't, its own count holds.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Guesses:
     async def wrong(self, address: str, client_id: str = "") -> None:
         """A key from there was wrong."""
         place = place_of(address)
-        self._note(place, client_id, self._full_at.get((place, client_id), 0.0), self._every)
+        self._note(place, client_id, 0.0, self._every)
         if self._count is not None:
             with contextlib.suppress(StoreUnavailable):
                 seconds = await self._count(place, client_id, self._most)
