@@ -117,10 +117,10 @@ def test_hostile_text_costs_little() -> None:
         "'token':" * 900,
         '"token\\":\\' * 900,
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     for text in texts:
         scrub(text)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_urls_for_operators() -> None:

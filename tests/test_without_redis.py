@@ -14,7 +14,7 @@ async def test_redis_away_is_503(gateway: GatewayFactory, a_client: str) -> None
     gw = await gateway(dispatch=False, redis_url="unix:///nonexistent/valkey.sock")
     started = time.monotonic()
     status, body, headers = await gw.enqueue({"client_id": a_client, "task": TASK})
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
     assert (status, body["error"]) == (503, "Service unavailable")
     assert int(headers["Retry-After"]) >= 1
     assert "nonexistent" not in json.dumps(body)

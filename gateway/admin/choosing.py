@@ -97,7 +97,7 @@ def chosen(given: FilterBody, place: str = "") -> TaskFilter:
         raise _wrong("task_id", "must be as enqueue answered it: 1 to 64 of the characters A-Z a-z 0-9 _ -", place)
     states = frozenset() if given.state is None else frozenset(given.state.split(","))
     if not states <= set(_STATES):
-        raise _wrong("state", f"must be of {', '.join(_STATES)}; several are comma separated", place)
+        raise _wrong("state", f"must be one or several of {', '.join(_STATES)}, comma separated", place)
     now = int(time() * 1000)
     return TaskFilter(
         client_id=given.client_id,

@@ -42,8 +42,13 @@ def doctor(flags: dict[str, str], repair: Repair = False, as_json: Json = False)
     try:
         clients, found = asyncio.run(_examine(settings, repair=repair))
     except StoreUnavailable as problem:
-        shown = settings.redis_shown or f"the embedded Valkey in {settings.gateway_data_dir}"
-        msg = f"{shown}: {problem.message} Is it running, and are REDIS_URL or GATEWAY_DATA_DIR right?"
+        if settings.redis_shown is None:
+            msg = (
+                f"no embedded Valkey answers in {settings.gateway_data_dir}; it runs while the gateway does: set "
+                "GATEWAY_DATA_DIR or REDIS_URL as it has them"
+            )
+        else:
+            msg = f"{settings.redis_shown}: {problem.message} Is it running, and is REDIS_URL or REDIS_ADDR right?"
         raise Unreachable(msg) from None
     if as_json:
         rows = [msgspec.structs.asdict(violation) for violation in found]
