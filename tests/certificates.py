@@ -33,6 +33,11 @@ class Authority:
         """The gateway's settings that show its certificate, and trust the server's."""
         return {"REDIS_TLS_CA": str(self.ca), "REDIS_TLS_CERT": str(self.cert), "REDIS_TLS_KEY": str(self.key)}
 
+    @property
+    def shown(self) -> dict[str, str]:
+        """What a client of redis-py needs for the same."""
+        return {"ssl_ca_certs": str(self.ca), "ssl_certfile": str(self.cert), "ssl_keyfile": str(self.key)}
+
     def options(self, port: int) -> tuple[str, ...]:
         """Those of a Redis that listens on this port for TLS alone, and only to who has a certificate of this CA."""
         files = ("--tls-ca-cert-file", self.ca, "--tls-cert-file", self.server_cert, "--tls-key-file", self.server_key)

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 import uvloop
 from aiohttp import web
-from deployments import deployment, redis_server, session_cluster, session_sentinels
+from deployments import deployment, redis_server, session_cluster, session_sentinels, session_tls
 from links import line, new_link
 from redis_servers import valkey_server
 from served import server, start
@@ -50,6 +50,7 @@ __all__ = [
     "server",
     "session_cluster",
     "session_sentinels",
+    "session_tls",
     "start",
     "store",
     "until",

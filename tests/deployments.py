@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis as plain
 import redis.asyncio as redis
+from certificates import Authority
 from redis_servers import Server, binaries, server
 from topologies import Cluster, Sentinels, cluster, sentinels
 
@@ -35,6 +36,7 @@ class Deployment:
     environment: dict[str, str] = field(default_factory=dict)
     cluster: Cluster | None = None
     sentinels: Sentinels | None = None
+    authority: Authority | None = None
 
     @property
     def keyspace(self) -> Keyspace:
@@ -60,7 +62,8 @@ class Deployment:
                 yield clustered
             return
         at = self.sentinels.primary().url if self.sentinels else self.url
-        async with redis.Redis.from_url(at, decode_responses=True) as client:
+        shown = self.authority.shown if self.authority else {}
+        async with redis.Redis.from_url(at, decode_responses=True, **shown) as client:
             yield client
 
 
@@ -85,7 +88,23 @@ def session_sentinels() -> Iterator[Sentinels]:
         yield made
 
 
-@pytest.fixture(params=["standalone", "cluster", "sentinel"])
+@pytest.fixture(scope="session")
+def session_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Authority]]:
+    """A Redis of this test session that speaks TLS alone, and who signed its certificate and ours."""
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    with server(tls=authority) as made:
+        yield made, authority
+
+
+_TLS = pytest.param(
+    "tls",
+    marks=pytest.mark.skipif(
+        "redis" not in binaries(), reason="no Redis is installed, and the embedded Valkey has no TLS"
+    ),
+)
+
+
+@pytest.fixture(params=["standalone", "cluster", "sentinel", _TLS])
 def deployment(request: pytest.FixtureRequest) -> Deployment:
     """Each deployment in turn, emptied for this test."""
     if request.param == "cluster":
@@ -97,6 +116,11 @@ def deployment(request: pytest.FixtureRequest) -> Deployment:
         with watched.primary().client() as client:
             client.flushall()
         return Deployment(watched.url, sentinels=watched)
+    if request.param == "tls":
+        secure, authority = request.getfixturevalue("session_tls")
+        with secure.client() as client:
+            client.flushall()
+        return Deployment(secure.url, authority.environment, authority=authority)
     url: str = request.getfixturevalue("valkey")
     with plain.Redis.from_url(url) as client:
         client.flushall()

@@ -36,6 +36,8 @@ def seconds(ticks: int) -> int:
 
 
 SETTINGS = {
+    # On a busy machine a server may wait for its turn, which says nothing of the store.
+    "REDIS_TIMEOUT": "60",
     "LEASE_SECONDS": str(seconds(LEASE)),
     "IDEMPOTENCY_TTL": str(seconds(KEY_TTL)),
     "MAX_QUEUED_PER_CLIENT": str(MAX_QUEUED),

@@ -13,6 +13,7 @@ from gateway.settings import Settings
 from gateway.store.batching import MultiplexedLink
 from gateway.store.link import Dial, Link
 from gateway.store.refusals import advice
+from gateway.store.tls import TlsConnection
 
 MakeLink = Callable[[Dial], MultiplexedLink]
 
@@ -29,6 +30,7 @@ def arguments(settings: Settings, url: str) -> dict[str, Any]:
             "ssl_keyfile": settings.redis_tls_key,
         }
         given = {name: str(file) for name, file in files.items() if file is not None} | given
+        given["connection_class"] = TlsConnection
     return {
         **given,
         # The multiplexed link reads replies in order, which RESP3's pushes would upset.
@@ -53,7 +55,7 @@ async def connect(at: dict[str, Any]) -> AbstractConnection:
             await connection.connect()  # type: ignore[no-untyped-call]
     except BaseException as error:
         await hang_up(connection)
-        if (mend := advice(error, tls=kind is SSLConnection)) is not None:
+        if (mend := advice(error, tls=kind is TlsConnection)) is not None:
             raise StoreUnavailable(mend) from error
         raise
     return connection
