@@ -54,16 +54,16 @@ class Deployment:
         return f"{name}{self.keyspace.tag(self.keyspace.partition(client_id))}"
 
     @asynccontextmanager
-    async def raw(self) -> AsyncIterator[Any]:
-        """A client that knows nothing of the gateway."""
+    async def raw(self, *, decode: bool = True) -> AsyncIterator[Any]:
+        """A client that knows nothing of the gateway; it reads texts, or bytes."""
         if self.cluster:
             node = self.cluster.nodes[0]
-            async with AllPrimaries("127.0.0.1", node.port, decode_responses=True) as clustered:
+            async with AllPrimaries("127.0.0.1", node.port, decode_responses=decode) as clustered:
                 yield clustered
             return
         at = self.sentinels.primary().url if self.sentinels else self.url
         shown = self.authority.shown if self.authority else {}
-        async with redis.Redis.from_url(at, decode_responses=True, **shown) as client:
+        async with redis.Redis.from_url(at, decode_responses=decode, **shown) as client:
             yield client
 
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import redis.asyncio as redis
 from conftest import GatewayFactory
 from deployments import Deployment
 
@@ -25,12 +24,7 @@ def gateways(gateway: GatewayFactory, deployment: Deployment) -> GatewayFactory:
 @pytest.fixture
 async def raw(deployment: Deployment) -> AsyncIterator[Any]:
     """Somebody who reads and writes Redis, in bytes."""
-    if deployment.cluster is not None:
-        async with redis.RedisCluster("127.0.0.1", deployment.cluster.nodes[0].port) as clustered:
-            yield clustered
-        return
-    at = deployment.sentinels.primary().url if deployment.sentinels is not None else deployment.url
-    async with redis.Redis.from_url(at) as client:
+    async with deployment.raw(decode=False) as client:
         yield client
 
 

@@ -17,8 +17,8 @@ from .faults import FAULTS, over_topologies, suffer
 from .isolation import beside
 from .run import METERED_LIMIT
 
-COLUMNS = ("fault", "tasks sent", "accepted", "delivered", "dead", "lost", "repeated", "cut down", "most open / limit")
-COLUMNS += ("exempt", "most in 60 s / limit", "no answer (made)", "refused", "seconds", "holds")
+COLUMNS = ("fault", "tasks sent", "accepted", "delivered", "dead", "lost", "repeated", "cut down", "starved")
+COLUMNS += ("most open / limit", "exempt", "most in 60 s / limit", "no answer (made)", "refused", "seconds", "holds")
 LOSSES = ("failover with DURABILITY=none", "accepted", "lost", "repeated", "most open / limit", "most in 60 s / limit")
 FAILOVERS = ("sentinel_failover", "replicas_behind", "cluster_failover")
 WAITS = ("beside", "queued tasks", "samples", "alone p50 (ms)", "alone p99", "beside p50", "beside p99", "within 2x")
@@ -36,6 +36,7 @@ def row(name: str, accounts: Accounts, sent: int, limit: int) -> list[str]:
         str(accounts.lost_count),
         str(accounts.extras),
         str(accounts.extras_allowed),
+        str(accounts.starved),
         f"{most} / {limit}",
         str(accounts.exempt),
         f"{accounts.most_in_a_window} / {METERED_LIMIT}",

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,7 @@ class Accounts:
     dead_expected: int | None = None
     extras: int = 0
     extras_allowed: int = 0
+    starved: int = 0  # of the extras: those that gateways lost to which nothing was done
     unknown: int = 0
     unknown_made: int = 0
     refused: dict[int, int] = field(default_factory=dict)
@@ -53,8 +55,10 @@ class Accounts:
             found.append(f"{self.dead} are dead, {self.dead_expected} should be")
         if self.early:
             found.append(f"{self.early} started before their time")
-        if self.extras > self.extras_allowed:
-            found.append(f"{self.extras} calls were repeated, {self.extras_allowed} were cut down")
+        if self.extras - self.starved > self.extras_allowed:
+            found.append(
+                f"{self.extras} calls were repeated, {self.extras_allowed} were cut down, {self.starved} were starved"
+            )
         if self.most_in_a_window > METERED_LIMIT:
             found.append(f"{self.most_in_a_window} admitted within 60 s, {METERED_LIMIT} allowed")
         found += [f"{what} left: {count}" for what, count in self.left.items() if count]
@@ -138,15 +142,29 @@ async def _count_tasks(run: Run, accounts: Accounts) -> None:
     made = {call.marker for call in run.target.calls}
     accounts.unknown = len(run.load.unknown)
     accounts.unknown_made = len(run.load.unknown & made)
+    given_up = _given_up(run)
     for task_id, its_calls in calls.items():
         record = records.get(task_id)
         outcomes = 0 if record is None else record.attempts
-        accounts.extras += max(0, len(its_calls) - outcomes)
+        extras = max(0, len(its_calls) - outcomes)
+        accounts.extras += extras
+        accounts.starved += extras if task_id in given_up else 0
         due = run.load.not_before.get(its_calls[0].marker, 0)
         accounts.early += min(call.start for call in its_calls) < due
     # Redis has stamped each admission, also those whose answer got lost.
     admitted = sorted(record.created / 1000 for record in records.values() if record.client == METERED)
     accounts.most_in_a_window = max((sum(at <= other < at + 60 for other in admitted) for at in admitted), default=0)
+
+
+def _given_up(run: Run) -> set[str]:
+    """Tasks whose claims a gateway lost to which nothing was done, as it says itself: on a machine that gives it too
+    little time it can't renew, and ends its calls before others repeat them."""
+    logs = [run.folder / f"gateway-{number}.log" for number in run.bystanders]
+    lines = (line for log in logs for line in log.read_text(errors="replace").splitlines())
+    lost = ('"lease_lost"', '"task_not_owned"')
+    return {
+        str(json.loads(line)["task"]) for line in lines if line.startswith("{") and any(map(line.__contains__, lost))
+    }
 
 
 async def _records(run: Run) -> dict[str, Record]:

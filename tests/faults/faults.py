@@ -31,6 +31,7 @@ FAULTS: dict[str, Fault] = {}
 EVERYWHERE = (
     "gateways_killed_and_terminated",
     "gateway_frozen",
+    "gateway_starved",
     "gateway_cut_off",
     "replies_dropped",
     "redis_out_of_memory",
@@ -73,11 +74,22 @@ async def gateway_frozen(run: Run) -> None:
     await run.freeze(0, 2)
 
 
+@fault()
+async def gateway_starved(run: Run) -> None:
+    """Too little time for one gateway, again and again, as a throttled container has it: it sleeps through the moment
+    to renew, and is back just when its leases end."""
+    await run.until_delivered(0.25)
+    for _ in range(2):
+        await run.freeze(0, 0.9)
+        await asyncio.sleep(run.plan.lease / 4)  # the fault itself
+
+
 @fault(proxied=True)
 async def gateway_cut_off(run: Run) -> None:
     """One gateway hears nothing of Redis for two leases; what it had sent arrives late."""
     await run.until_delivered(0.25)
     # More may be claimed by a request that was on its way: such a claim is made, its call is not.
+    run.bystanders = set(range(run.plan.gateways)) - {0}
     run.networks[0].hold()
     run.extras_allowed += await run.pending(run.gateways[0])
     await asyncio.sleep(2 * run.plan.lease)  # the fault itself

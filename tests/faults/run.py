@@ -111,6 +111,7 @@ class Run:
         self.extras_allowed = 0
         self.dead_expected: int | None = None  # where the fault buries tasks and nothing else does
         self.frozen: list[Frozen] = []
+        self.bystanders: set[int] = set()  # gateways to which nothing is done, where one thing is done to one of them
         self.kinds: tuple[str, ...] = ("ok",)
         self.notes: dict[str, Any] = {}
         self.started = time.time()
@@ -186,6 +187,7 @@ class Run:
 
     async def freeze(self, number: int, leases: float) -> None:
         """SIGSTOP for some leases, then SIGCONT: it can't abort its calls, which others repeat."""
+        self.bystanders = set(range(self.plan.gateways)) - {number}
         stopped = time.time()
         await self.stop(number)
         process = self.gateways[number].process
