@@ -8,7 +8,7 @@ import msgspec
 from conftest import until
 
 from gateway.dispatch.dispatcher import Dispatcher
-from gateway.dispatch.lanes import TURN_SECONDS, Lanes
+from gateway.dispatch.lanes import QUANTUM, SHORT_SECONDS, TURN_SECONDS, Lane, Lanes
 from gateway.errors import StoreUnavailable
 from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
 
@@ -234,3 +234,33 @@ def test_a_turn_is_a_slice_of_time() -> None:
     assert not lanes.may_keep(deep, 100.0 + TURN_SECONDS)
     lanes.open = 10
     assert not lanes.may_keep(deep, 100.0)
+
+
+def lined_up(lanes: Lanes, count: int) -> list[Lane]:
+    """Lanes that have had a turn, and wait for another one."""
+    assert all(lanes.wake(f"deep-{n}") for n in range(count))
+    turns = [lanes.next_turn(100.0) for _ in range(count)]
+    assert all(lanes.wake(turn[0].client_id) for turn in turns if turn is not None)
+    return [turn[0] for turn in turns if turn is not None]
+
+
+def test_short_calls_come_in_larger_turns() -> None:
+    """However many wait, a lane whose calls are short gets a quantum of places, one whose calls are long its share."""
+    lanes = Lanes(100)
+    short, long, *_ = lined_up(lanes, 40)
+    for lane, seconds in ((short, SHORT_SECONDS / 2), (long, SHORT_SECONDS * 2)):
+        lanes.remove(lanes.add(lane, make(lane.client_id, 0), 200.0), 200.0 + seconds)
+    assert lanes.next_turn(300.0) == (short, QUANTUM)
+    assert lanes.next_turn(300.0) == (long, 90 // 39)
+
+
+def test_who_had_nothing_here_takes_every_other_turn() -> None:
+    """A client with a task now and then is not behind all that have a backlog, and does not keep them out either."""
+    lanes = Lanes(100)
+    lined_up(lanes, 40)
+    for n in range(3):
+        assert lanes.wake(f"now-and-then-{n}")
+    turns = [turn[0].client_id for turn in (lanes.next_turn(300.0) for _ in range(8)) if turn is not None]
+    assert [name for name in turns if name.startswith("now")] == [f"now-and-then-{n}" for n in range(3)]
+    assert max(at for at, name in enumerate(turns) if name.startswith("now")) <= 5
+    assert [name for name in turns if name.startswith("deep")] == [f"deep-{n}" for n in range(5)]

@@ -82,7 +82,6 @@ def receive(
     was kept after the last piece."""
     wire = Wire()
     sock = socket.socket()
-    sock.close()
     made = Connection(loop, Origin(tls=False, host="a", port=80), sock, wire)
     made.connection_made(wire)
     answer = Answer()
@@ -105,7 +104,8 @@ def receive(
         return "complete"
 
     kept: list[bool] = []
-    reason = loop.run_until_complete(call())
+    with sock:
+        reason = loop.run_until_complete(call())
     return reason, answer.status, answer.retry_after, answer.body, kept[0]
 
 

@@ -41,7 +41,6 @@ class Attempts:
             return None
         task = run.task
         metrics.started_after(max(0, task.claimed_at - task.due_at) / 1000)
-        run.worker = asyncio.current_task()
         run.sending = True
         try:
             outcome = await self._sender.send(task, task.timeout) if task.unreadable is None else _unreadable(task)

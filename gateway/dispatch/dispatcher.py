@@ -1,5 +1,6 @@
 """Starts what may start: claims for lanes in turn, runs what was claimed, drains when told to leave. What wakes lanes
-is in `waking`, an attempt in `attempts`, leases in `leases`; limits and pauses are checked by the claim, in Redis."""
+is in `waking`, an attempt in `attempts`, leases in `leases`, what goes back unstarted in `returns`; limits and pauses
+are checked by the claim, in Redis."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -14,8 +15,9 @@ from gateway.dispatch.attempts import Attempts
 from gateway.dispatch.claims import Claimed, Claims
 from gateway.dispatch.lanes import Lane, Lanes, Run
 from gateway.dispatch.leases import Leases
+from gateway.dispatch.returns import Returns
 from gateway.dispatch.sender import Sender
-from gateway.dispatch.waking import AGAIN_SECONDS, Waking
+from gateway.dispatch.waking import Waking
 from gateway.errors import StoreUnavailable
 from gateway.models import ClaimedTask, Outcome
 
@@ -24,8 +26,6 @@ log = structlog.get_logger()
 CLAIMS_AT_ONCE = 32
 NAP_SECONDS = 0.02
 CLOSE_SECONDS = 1.0
-HAND_BACK_SECONDS = 2.0
-HAND_BACK_AT_ONCE = 200
 
 
 class Dispatcher:
@@ -46,9 +46,11 @@ class Dispatcher:
         drain_seconds: float,
         on_due: Callable[[], None] = lambda: None,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._claims = claims
         self._drain_seconds = drain_seconds
         self._waking = Waking(claims, wake=self._wake, on_due=on_due, polled=self._look_over)
+        self._returns = Returns(claims, self._waking)
         self._lanes = Lanes(max_in_flight)
         metrics.set_max_in_flight(max_in_flight)
         self._leases = Leases(claims, self._lanes, lease_seconds)
@@ -90,7 +92,7 @@ class Dispatcher:
             # At its limit: a finish asks again anyway. Only an override could start sooner, so a burst of
             # requests costs one claim in a while instead of one each.
             lane.napping = True
-            asyncio.get_running_loop().call_later(NAP_SECONDS, self._nap_over, lane)
+            self._loop.call_later(NAP_SECONDS, self._nap_over, lane)
 
     def _nap_over(self, lane: Lane) -> None:
         lane.napping = False
@@ -126,7 +128,7 @@ class Dispatcher:
             # same.
             await asyncio.gather(self._scheduler.wait_and_close(self._drain_seconds), self._settle())
         if self._unfinished:
-            await self._give_back(self._unfinished)
+            await self._returns.give_back(self._unfinished)
         # Only now: calls that drain need their leases.
         await _stop([self._renewal] if self._renewal is not None else [])
         metrics.set_in_flight(self._lanes.open)
@@ -151,7 +153,7 @@ class Dispatcher:
             await self._kick.wait()
             self._kick.clear()
             while not self._waking.outage and len(self._asking) < CLAIMS_AT_ONCE:
-                turn = self._lanes.next_turn(asyncio.get_running_loop().time())
+                turn = self._lanes.next_turn(self._loop.time())
                 if turn is None:
                     break
                 lane, want = turn
@@ -171,7 +173,7 @@ class Dispatcher:
             log.error("claim_failed", error=repr(exc), exc_info=exc)
 
     async def _claim(self, lane: Lane, want: int) -> None:
-        sent = asyncio.get_running_loop().time()
+        sent = self._loop.time()
         claimed: Claimed | None = None
         # One suspect at a time: the process dies under the one that kills it, and no other is taken along again.
         chances = int(self._lanes.suspects == 0)
@@ -197,13 +199,13 @@ class Dispatcher:
     async def _take(self, lane: Lane, claimed: Claimed, proof: float) -> None:
         """Start what was claimed; or, on the way out, hand it back unstarted."""
         if self._leaving or self._scheduler is None:
-            await self._give_back(claimed.tasks)
+            await self._returns.give_back(claimed.tasks)
             return
         runs = [self._lanes.add(lane, task, proof) for task in claimed.tasks]
         lane.fit(claimed.limit)
         self._tell_open()
-        for run in runs:
-            await self._scheduler.spawn(self._run(run))
+        if runs:
+            await self._scheduler.spawn(self._run_all(runs))
 
     def _settled(self, lane: Lane) -> None:
         """A request for the lane is answered: queue it again if it was woken meanwhile, drop it if it's
@@ -215,8 +217,25 @@ class Dispatcher:
 
     # --- running ----------------------------------------------------------------------------------
 
+    async def _run_all(self, runs: list[Run]) -> None:
+        """The job of what was claimed together. Cancelled only by the drain."""
+        workers = [self._loop.create_task(self._run(run)) for run in runs]
+        for run, worker in zip(runs, workers, strict=True):
+            run.worker = worker
+        try:
+            await asyncio.wait(workers)
+        except asyncio.CancelledError:
+            await _stop(workers)
+            for run in runs:
+                if run.key in run.lane.runs and not run.lost:  # it had not even begun
+                    self._unfinished.append(run.task)
+                    self._close(run)
+            raise
+        for worker in workers:
+            if not worker.cancelled() and (error := worker.exception()) is not None:
+                log.error("job_failed", error=repr(error), exc_info=error)
+
     async def _run(self, run: Run) -> None:
-        """The job of one claimed task. Cancelled only by the drain."""
         outcome: Outcome | None = None
         try:
             async with run.lane.gate:
@@ -238,7 +257,7 @@ class Dispatcher:
 
         def want() -> int:
             nonlocal sent
-            sent = asyncio.get_running_loop().time()
+            sent = self._loop.time()
             # No second request that may claim while one is in doubt: see _recover.
             if self._leaving or lane.doubtful or not self._lanes.may_keep(lane, sent):
                 return 0
@@ -254,7 +273,7 @@ class Dispatcher:
             lane.again = True
 
     def _close(self, run: Run) -> None:
-        self._lanes.remove(run)
+        self._lanes.remove(run, self._loop.time())
         self._tell_open()
         if self._lanes.waiting:
             self._kick.set()
@@ -263,7 +282,7 @@ class Dispatcher:
         """The gauge is set once a turn of the loop, however many calls begin and end in it."""
         if not self._told_open:
             self._told_open = True
-            asyncio.get_running_loop().call_soon(self._set_open)
+            self._loop.call_soon(self._set_open)
 
     def _set_open(self) -> None:
         self._told_open = False
@@ -278,40 +297,12 @@ class Dispatcher:
             self._ask(self._recover(lane))
 
     async def _recover(self, lane: Lane) -> None:
-        """Hand back what Redis has as ours and we don't know of, as soon as Redis answers.
-
-        Nothing that may claim for the client is in flight meanwhile: its tasks would be taken for unknown
-        ones.
-        """
         try:
-            while True:
-                await asyncio.sleep(AGAIN_SECONDS)
-                if lane.asking:
-                    continue
-                try:
-                    known = [run.task for run in lane.runs.values()]
-                    count = await self._claims.hand_back_unknown(lane.client_id, known)
-                except StoreUnavailable as exc:
-                    self._waking.note_outage(exc)
-                    if self._leaving:
-                        break  # their leases end by themselves
-                    continue
-                if count:
-                    log.info("lost_claims_returned", client=lane.client_id, count=count)
-                break
+            await self._returns.recover(lane, lambda: self._leaving)
         finally:
             lane.doubtful = False
             lane.again = True
             self._settled(lane)
-
-    async def _give_back(self, tasks: Sequence[ClaimedTask]) -> None:
-        try:
-            async with asyncio.timeout(HAND_BACK_SECONDS):
-                for start in range(0, len(tasks), HAND_BACK_AT_ONCE):
-                    await self._claims.hand_back(tasks[start : start + HAND_BACK_AT_ONCE])
-        except (StoreUnavailable, TimeoutError):
-            # Not lost: their leases end and another dispatcher takes them back.
-            log.warning("hand_back_failed", count=len(tasks))
 
 
 def _report(scheduler: Scheduler, context: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@ Plain bookkeeping of one event loop, without I/O; `dispatcher` acts on it.
 """
 
 import asyncio
+import math
 from collections import deque
 
 from gateway.models import ClaimedTask
@@ -10,9 +11,13 @@ from gateway.models import ClaimedTask
 # At most this many places go to one client in one turn, so that a deep backlog waits for its next turn like
 # others.
 TURN = 32
+# At least so many places are worth a turn of a lane whose calls are short, whoever else waits: what is claimed together
+# ends together, and costs Redis a third. Its turn then ends as soon as that of others with a place each.
+QUANTUM = 16
+SHORT_SECONDS = 0.1
 # So long a lane may go on in the places of its own tasks that end, while others wait: a claim that rides on a finish
 # saves a script, with short tasks one of two. Nobody's turn comes more than this later for it.
-TURN_SECONDS = 0.05
+TURN_SECONDS = 0.02
 # Lanes waiting for a turn; the ready set keeps the names of those past it, and the poll brings them back.
 MAX_TURNS = 10_000
 
@@ -57,17 +62,16 @@ class Run:
     claimed or renewed it was sent, since the lease can't have begun before.
     """
 
-    __slots__ = ("key", "lane", "lost", "proof", "sending", "task", "timer", "worker")
+    __slots__ = ("key", "lane", "lost", "proof", "sending", "since", "task", "worker")
 
     def __init__(self, task: ClaimedTask, lane: "Lane", proof: float) -> None:
         self.task = task
         self.key = claim_key(task)
         self.lane = lane
-        self.proof = proof
+        self.proof = self.since = proof
         self.lost = False
         self.sending = False
         self.worker: asyncio.Task[object] | None = None
-        self.timer: asyncio.TimerHandle | None = None
 
     def abort(self) -> None:
         """The claim isn't ours any more: stop the call. Its result, if it has one already, is left to the
@@ -81,7 +85,19 @@ class Run:
 class Lane:
     """A client with work in this process: its semaphore, its claimed tasks, its turn."""
 
-    __slots__ = ("again", "asking", "client_id", "doubtful", "full", "gate", "napping", "queued", "runs", "turn_ends")
+    __slots__ = (
+        "again",
+        "asking",
+        "client_id",
+        "doubtful",
+        "full",
+        "gate",
+        "held",
+        "napping",
+        "queued",
+        "runs",
+        "turn_ends",
+    )
 
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
@@ -89,6 +105,7 @@ class Lane:
         self.runs: dict[tuple[str, str, str, int], Run] = {}
         self.queued = False  # waits for its turn
         self.turn_ends = 0.0  # by the loop's clock
+        self.held = math.inf  # seconds that a task of it has its place, of late
         self.asking = 0  # requests in flight whose reply may bring tasks
         self.again = False  # was woken meanwhile
         self.full = False  # the last claim found it at its limit, and nothing has finished here since
@@ -121,7 +138,11 @@ class Lanes:
         self.promised = 0  # room set aside for claims in flight
         self.suspects = 0  # open here, or asked for
         self._by_client: dict[str, Lane] = {}
-        self._turns: deque[Lane] = deque()
+        # Lanes of clients that had nothing in the process take every other turn, so that who sends little is not behind
+        # all who have a backlog: see the new and old flows of FQ-CoDel, RFC 8290.
+        self._new: deque[Lane] = deque()
+        self._old: deque[Lane] = deque()
+        self._new_was_last = False
 
     def __len__(self) -> int:
         return len(self._by_client)
@@ -152,11 +173,12 @@ class Lanes:
 
         Called for every admitted task, so it must stay a look-up and an append.
         """
-        lane = self._by_client.get(client_id)
+        lane, turns = self._by_client.get(client_id), self._old
         if lane is None:
-            if len(self._turns) >= MAX_TURNS:
+            if len(self._new) + len(self._old) >= MAX_TURNS:
                 return False
             lane = self._by_client[client_id] = Lane(client_id)
+            turns = self._new
         if lane.asking or lane.doubtful:
             # One claim of a client at a time; what is being claimed now may have missed what this wake-up is
             # about.
@@ -165,7 +187,7 @@ class Lanes:
         if lane.queued:
             return False
         lane.queued = True
-        self._turns.append(lane)
+        turns.append(lane)
         return True
 
     def room_for(self, lane: Lane) -> int:
@@ -180,13 +202,13 @@ class Lanes:
     @property
     def waiting(self) -> bool:
         """Whether a lane waits for room, which then goes to it and not to the one that freed it."""
-        return bool(self._turns)
+        return bool(self._new or self._old)
 
     def may_keep(self, lane: Lane, now: float) -> bool:
         """Whether the place of a task that ends goes on to the lane's next one: while its turn lasts, or nobody waits;
         never out of the places kept for newcomers."""
         busy = self.open + self.promised > self.max_in_flight - self.reserve
-        return not (busy and self.reserve) and (not self._turns or now < lane.turn_ends)
+        return not (busy and self.reserve) and (not self.waiting or now < lane.turn_ends)
 
     @property
     def has_room(self) -> bool:
@@ -198,24 +220,31 @@ class Lanes:
         clock."""
         if self.open + self.promised >= self.max_in_flight:
             return None
+        first, second = (self._old, self._new) if self._new_was_last else (self._new, self._old)
+        for turns in (first, second):
+            if (lane := self._first_with_room(turns)) is not None:
+                self._new_was_last = turns is self._new
+                room = self.room_for(lane)
+                fair = max(1, room // (len(self._new) + len(self._old) + 1))
+                lane.queued = False
+                lane.turn_ends = now + TURN_SECONDS
+                return lane, min(room, TURN, max(fair, QUANTUM) if lane.held < SHORT_SECONDS else fair)
+        return None
+
+    def _first_with_room(self, turns: deque[Lane]) -> Lane | None:
         skipped: list[Lane] = []
-        found: tuple[Lane, int] | None = None
-        while self._turns and found is None:
-            lane = self._turns.popleft()
+        found: Lane | None = None
+        while turns and found is None:
+            lane = turns.popleft()
             if lane.doubtful:
                 # It was in line before the doubt came up; what is unknown is found out first.
                 lane.queued, lane.again = False, True
-                continue
-            room = self.room_for(lane)
-            if room:
-                share = max(1, room // (len(self._turns) + len(skipped) + 1))
-                found = lane, min(share, TURN)
-                lane.queued = False
-                lane.turn_ends = now + TURN_SECONDS
+            elif self.room_for(lane):
+                found = lane
             else:
                 skipped.append(lane)
         # Those passed over, because only newcomers' places are left, keep their places in line.
-        self._turns.extendleft(reversed(skipped))
+        turns.extendleft(reversed(skipped))
         return found
 
     def add(self, lane: Lane, task: ClaimedTask, proof: float) -> Run:
@@ -226,11 +255,14 @@ class Lanes:
         self.suspects += task.suspect
         return run
 
-    def remove(self, run: Run) -> None:
+    def remove(self, run: Run, now: float) -> None:
         """The task is finished, handed back or lost."""
-        if run.lane.runs.pop(run.key, None) is not None:
+        lane = run.lane
+        if lane.runs.pop(run.key, None) is not None:
             self.open -= 1
-            run.lane.full = False
+            lane.full = False
+            held = now - run.since
+            lane.held = held if lane.held == math.inf else lane.held + (held - lane.held) / 8
             if run.task.suspect:
                 self.suspects -= 1
-                run.lane.again = True  # its client may have the next one
+                lane.again = True  # its client may have the next one

@@ -27,30 +27,38 @@ class Leases:
         self._lanes = lanes
         self._interval = lease_seconds / 3
         self._safe_seconds = lease_seconds - min(2.0, lease_seconds / 10)
+        self._look_seconds = lease_seconds / 50
+        self._look: asyncio.TimerHandle | None = None
+        self._watched: set[Run] = set()
+        self._loop = asyncio.get_running_loop()
         self._outage = False
 
     def watch(self, run: Run) -> bool:
         """Abort the run once its lease nears its end; False where it is that late already, or lost before its call."""
         if run.lost:
             return False
-        loop = asyncio.get_running_loop()
-        ends = run.proof + self._safe_seconds
-        if loop.time() >= ends:
+        if self._loop.time() >= run.proof + self._safe_seconds:
             run.abort()
             return False
-        run.timer = loop.call_at(ends, self._check, run)
+        self._watched.add(run)
+        if self._look is None:
+            self._look = self._loop.call_later(self._look_seconds, self._look_over)
         return True
 
     def unwatch(self, run: Run) -> None:
         """The call is over."""
-        if run.timer is not None:
-            run.timer.cancel()
-            run.timer = None
+        self._watched.discard(run)
 
-    def _check(self, run: Run) -> None:
-        # Armed once per lease and not once per renewal: a renewal only moves `proof`.
-        if not run.lost and not self.watch(run):
-            _log_lost(run, "not renewed")
+    def _look_over(self) -> None:
+        # One timer for all calls, nearly all of which end long before: what would be late by the next look ends now.
+        next_look = self._loop.time() + self._look_seconds
+        late = [run for run in self._watched if run.proof + self._safe_seconds < next_look]
+        for run in late:
+            self._watched.discard(run)
+            if not run.lost:
+                run.abort()
+                _log_lost(run, "not renewed")
+        self._look = self._loop.call_later(self._look_seconds, self._look_over) if self._watched else None
 
     async def renew_once(self) -> None:
         """Renew all; those that are no longer ours are aborted. Raises StoreUnavailable where some could not be asked
@@ -67,7 +75,7 @@ class Leases:
                 raise problem
 
     async def _renew(self, runs: list[Run]) -> None:
-        sent = asyncio.get_running_loop().time()
+        sent = self._loop.time()
         lost = await self._claims.renew([run.task for run in runs])
         gone = {claim_key(task) for task in lost}
         for run in runs:

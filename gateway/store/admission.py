@@ -22,7 +22,7 @@ from gateway.models import (
 )
 from gateway.settings import Settings
 from gateway.store.clients import Clients
-from gateway.store.merging import AT_ONCE, Merger
+from gateway.store.merging import Merger, at_once
 from gateway.store.payload import Payloads
 from gateway.store.records import fixed_fields, unique_end
 from gateway.store.scripts import Runner
@@ -30,7 +30,6 @@ from gateway.store.scripts import Runner
 _Args = tuple[str | bytes | int | float, ...]
 _ROW: Final = 4
 _CHUNK: Final = 50  # a thousand in one script call were measured to block Redis for 25-43 ms
-_DURABLE_AT_ONCE: Final = 1000
 
 
 class _Wanted(msgspec.Struct):
@@ -79,8 +78,7 @@ class Admissions:
             runner.keyspace.partition,
             self._carry_out,
             patience=runner.patience,
-            # What waits for replicas is long under way, and is collected by its link.
-            at_once=_DURABLE_AT_ONCE if runner.durable else AT_ONCE,
+            at_once=at_once(confirmed=runner.durable),
         )
 
     async def admit(self, client_id: str, spec: TaskSpec, *, create: bool, local: bool = False) -> Admission:

@@ -2,10 +2,16 @@
 -- @include scope
 -- @include record
 -- @include claim
--- Starts as many of one client's tasks as fit and are wanted. KEYS: scope. ARGV: scope, consumer, want,
--- how many of those may be tasks that one more death of a process would bury.
--- Returns {Redis's clock in ms, limit, in flight, more 0/1, then queue, entry, fence, id, task for each}; `id` is '' where the
--- task is its entry (see lib/record.lua).
-local out = claim(ARGV[7], tonumber(ARGV[8]), nil, tonumber(ARGV[9]))
-table.insert(out, 1, now_ms)
+-- Starts as many tasks of any clients of one partition as fit and are wanted. KEYS: scope. ARGV: scope, consumer; then per client:
+-- its id, how many are wanted, how many of those may be tasks that one more death of a process would bury.
+-- Returns {Redis's clock in ms, then per client {limit, in flight, more 0/1, then queue, entry, fence, id, task for each}, or what
+-- failed}; `id` is '' where the task is its entry (see lib/record.lua).
+local consumer = ARGV[7]
+local out = { now_ms }
+for at = 8, #ARGV, 3 do
+  local claimed
+  enter(ARGV[at])
+  local problem = guarded(function() claimed = claim(consumer, tonumber(ARGV[at + 1]), nil, tonumber(ARGV[at + 2])) end)
+  out[#out + 1] = problem or claimed
+end
 return out

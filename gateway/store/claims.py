@@ -12,7 +12,7 @@ from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.models import ClaimedTask, Outcome, Verdict
 from gateway.store.doorbell import Doorbell
-from gateway.store.merging import Merger
+from gateway.store.merging import Merger, at_once
 from gateway.store.payload import Payloads
 from gateway.store.records import as_earlier, as_last, claimed, encode_attempt, kept_fields
 from gateway.store.scripts import Runner
@@ -39,6 +39,13 @@ class Finished(msgspec.Struct, frozen=True):
     claimed: Claimed | None
 
 
+class _Asked(msgspec.Struct):
+    """One claim on its way: how many tasks are wanted, and how many of them may be on their last chance."""
+
+    want: int
+    chances: int
+
+
 class _Ended(msgspec.Struct):
     """One attempt's end on its way: what the script is told of it, and how many tasks are wanted in its place."""
 
@@ -55,6 +62,12 @@ class Claims:
         self._consumer = consumer
         self._doorbell = doorbell
         self._payloads = payloads
+        self._claiming: Merger[_Asked, Claimed] = Merger(
+            runner.keyspace.partition,
+            self._claim,
+            patience=runner.patience,
+            at_once=at_once(confirmed=runner.durable),
+        )
         self._finishing: Merger[_Ended, Finished] = Merger(
             runner.keyspace.partition, self._finish, patience=runner.patience
         )
@@ -74,10 +87,18 @@ class Claims:
     async def claim(self, client_id: str, want: int, chances: int | None = None) -> Claimed:
         """Start as many of the client's tasks as fit and are wanted; of those that one more death of a process would
         bury no more than ``chances`` (None: any number)."""
-        now, *reply = await self._runner.run(
-            "claim", client_id, self._consumer, want, want if chances is None else chances
-        )
-        return self._claimed(client_id, reply, now)
+        return await self._claiming.submit(client_id, _Asked(want, want if chances is None else chances))
+
+    async def _claim(self, partition: int, asked: dict[str, list[_Asked]]) -> list[Claimed | StoreUnavailable]:
+        named = [(client_id, one) for client_id, ones in asked.items() for one in ones]
+        args = (part for client_id, one in named for part in (client_id, one.want, one.chances))
+        now, *told = await self._runner.run_for_many("claim", partition, self._consumer, *args)
+        return [
+            self._runner.failed("claim", client_id, reply)
+            if isinstance(reply, bytes)
+            else self._claimed(client_id, reply, now)
+            for (client_id, _), reply in zip(named, told, strict=True)
+        ]
 
     async def finish(self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0) -> Finished:
         """Store what became of the attempt and free its slot. Safe to repeat after an unknown end.

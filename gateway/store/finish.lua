@@ -16,41 +16,22 @@ local consumer = ARGV[7]
 local FIRST, HEAD, WIDTH = 8, 3, 11
 local all_tasks, all_bytes = 0, 0
 
--- A task that was its entry: it has a record from here on. That it had none is the fence, since whatever takes a claim of
--- a fresh task back, or ends it, leaves a record. Returns whether the claim was this consumer's, and whether the task is over.
-local function finish_fresh(queue, entry, id, verdict, retry_in, reason, attempt, failure, tail)
-  local created, key, record, ttl = tonumber(string.match(entry, '^%d+')), task_key(id), nil, RESULT_TTL
+-- The record of a task that was its entry until now. That it had none is the fence, since whatever takes a claim of a fresh task
+-- back, or ends it, leaves a record. Returns whether it is the first.
+local function keep_fresh(queue, entry, id, verdict, due, reason, attempt, failure, tail)
+  local created, key = tonumber(string.match(entry, '^%d+')), task_key(id)
   if verdict == 'succeeded' then
-    record = pack_record(SUCCEEDED, '', 0, created, 1, now_ms, attempt, '', queue, tail)
+    local record = pack_record(SUCCEEDED, '', 0, created, 1, now_ms, attempt, '', queue, tail)
+    return redis.call('SET', key, record, 'NX', 'EX', RESULT_TTL)
   elseif verdict == 'dead' then
-    record, ttl = pack_record(DEAD, '', 0, created, 1, now_ms, attempt, reason, queue, tail, failure), DEAD_TTL
-  else
-    record, ttl = pack_record(RETRYING, '', now_ms + retry_in, created, 1, 0, attempt, '', queue, tail, failure), nil
+    local record = pack_record(DEAD, '', 0, created, 1, now_ms, attempt, reason, queue, tail, failure)
+    return redis.call('SET', key, record, 'NX', 'EX', DEAD_TTL)
   end
-  local stored
-  if ttl then stored = redis.call('SET', key, record, 'NX', 'EX', ttl) else stored = redis.call('SET', key, record, 'NX') end
-  if not stored then return false end
-  local stream = stream_key(queue)
-  if redis.call('XACK', stream, group, entry) == 0 then -- so late that its record has come and gone
-    redis.call('DEL', key)
-    return false
-  end
-  redis.call('XDEL', stream, entry)
-  if verdict == 'retry' then
-    redis.call('ZADD', scheduled_key, now_ms + retry_in, id)
-    note_due()
-    return true, false
-  end
-  redis.call('ZADD', verdict == 'dead' and dead_key or ended_key, now_ms, id)
-  if verdict == 'dead' then trim(dead_key, MAX_DEAD, DEAD_TTL) end
-  return true, true
+  return redis.call('SET', key, pack_record(RETRYING, '', due, created, 1, 0, attempt, '', queue, tail, failure), 'NX')
 end
 
--- Ends one attempt; returns whether its claim was this consumer's, and whether the task is over.
-local function finish(queue, entry, fence, id, verdict, retry_in, reason, attempt, failure, tail)
-  if tail ~= '' then
-    return finish_fresh(queue, entry, id, verdict, tonumber(retry_in), reason, attempt, failure, tail)
-  end
+-- Ends an attempt of a task that has a record; returns whether its claim was this consumer's.
+local function finish_kept(queue, entry, fence, id, verdict, due, reason, attempt, failure)
   if not owns(queue, consumer, entry, tonumber(fence)) then return false end
   local record = load_record(id)
   if not record then return false end
@@ -58,28 +39,76 @@ local function finish(queue, entry, fence, id, verdict, retry_in, reason, attemp
   record[ATTEMPTS] = record[ATTEMPTS] + 1
   record[LAST] = attempt
   if failure ~= '' then note_failure(record, failure) end
-  if verdict == 'retry' then
-    schedule(id, record, now_ms + tonumber(retry_in), RETRYING)
-    return true, false
+  if verdict == 'succeeded' then
+    store_ended(id, record, SUCCEEDED)
+  elseif verdict == 'dead' then
+    store_dead(id, record, reason)
+  else
+    schedule(id, record, due, RETRYING)
   end
-  if verdict == 'dead' then store_dead(id, record, reason) else store_ended(id, record, SUCCEEDED) end
-  return true, true
+  return true
 end
 
--- Ends `attempts` attempts from ARGV[at] on, of the client that was entered. Returns what is told of them, and what was claimed.
-local function finish_all(at, attempts, want)
-  local owned, ended, bytes, succeeded = {}, 0, 0, 0
-  for i = 1, attempts do
-    local queue, entry, fence, id, verdict, retry_in, reason, attempt, failure, size, tail =
-      unpack(ARGV, at, at + WIDTH - 1)
-    at = at + WIDTH
-    local mine, over = finish(queue, entry, fence, id, verdict, retry_in, reason, attempt, failure, tail)
-    owned[i] = mine and '1' or '0'
-    if over then
-      ended, bytes = ended + 1, bytes + tonumber(size)
-      if verdict == 'succeeded' then succeeded = succeeded + 1 end
+-- Takes entries of fresh tasks off their stream, all at once. Where not all were pending, `gone` is told of those that were not:
+-- so late that their records had come and gone, and their entries with them.
+local function drop_entries(stream, entries, gone)
+  if redis.call('XACK', stream, group, unpack(entries)) < #entries then
+    for n, entry in ipairs(entries) do
+      if not entry_at(stream, entry) then gone(n) end
     end
   end
+  redis.call('XDEL', stream, unpack(entries))
+end
+
+-- Ends `attempts` attempts from ARGV[first] on, of the client that was entered. Returns what is told of them, and what was claimed.
+local function finish_all(first, attempts, want)
+  local owned, streams = {}, {}
+  local function attempt_at(i) return unpack(ARGV, first + (i - 1) * WIDTH, first + i * WIDTH - 1) end
+  for i = 1, attempts do
+    local queue, entry, fence, id, verdict, retry_in, reason, attempt, failure, _, tail = attempt_at(i)
+    local due = now_ms + tonumber(retry_in)
+    if tail == '' then
+      owned[i] = finish_kept(queue, entry, fence, id, verdict, due, reason, attempt, failure)
+    elseif keep_fresh(queue, entry, id, verdict, due, reason, attempt, failure, tail) then
+      owned[i] = true
+      local of = streams[queue] or { entries = {}, places = {} }
+      streams[queue] = of
+      of.entries[#of.entries + 1], of.places[#of.places + 1] = entry, i
+    end
+  end
+  for queue, of in pairs(streams) do
+    drop_entries(stream_key(queue), of.entries, function(n)
+      local i = of.places[n]
+      owned[i] = false
+      redis.call('DEL', task_key(select(4, attempt_at(i))))
+    end)
+  end
+
+  local told, ended, bytes, succeeded = {}, 0, 0, 0
+  local noted = { succeeded = {}, dead = {}, retry = {} } -- of the fresh ones: score and id of each
+  for i = 1, attempts do
+    told[i] = owned[i] and '1' or '0'
+    if owned[i] then
+      local _, _, _, id, verdict, retry_in, _, _, _, size, tail = attempt_at(i)
+      if verdict ~= 'retry' then ended, bytes = ended + 1, bytes + tonumber(size) end
+      if verdict == 'succeeded' then succeeded = succeeded + 1 end
+      if tail ~= '' then
+        local of = noted[verdict]
+        of[#of + 1] = now_ms + tonumber(retry_in)
+        of[#of + 1] = id
+      end
+    end
+  end
+  if noted.succeeded[1] then redis.call('ZADD', ended_key, unpack(noted.succeeded)) end
+  if noted.dead[1] then
+    redis.call('ZADD', dead_key, unpack(noted.dead))
+    trim(dead_key, MAX_DEAD, DEAD_TTL)
+  end
+  if noted.retry[1] then
+    redis.call('ZADD', scheduled_key, unpack(noted.retry))
+    note_due()
+  end
+
   all_tasks, all_bytes = all_tasks + ended, all_bytes + bytes
   local counts = redis.call('HMGET', counts_key, 'odd', 'returned', 'ready', 'leased', 'full', 'tasks', 'bytes', 'ended')
   local left = (tonumber(counts[6]) or 0) - ended
@@ -90,7 +119,7 @@ local function finish_all(at, attempts, want)
     redis.call('HSET', counts_key, 'tasks', left, 'bytes', (tonumber(counts[7]) or 0) - bytes, 'ended', kept)
     if left <= 0 then redis.call('ZADD', active_key, now_ms, client) end
   end
-  local told = table.concat(owned)
+  told = table.concat(told)
   if want > 0 and string.find(told, '1', 1, true) then return told, claim(consumer, want, counts) end
   if counts[5] then redis.call('HDEL', counts_key, 'full') end
   -- Others look only if something waits here.

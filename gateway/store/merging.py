@@ -15,7 +15,14 @@ Answer = TypeVar("Answer")
 # other; many small ones cost more each. Of groups of 16, 24, 32, 40 and 50, two of 32 did best with 64 callers.
 MOST: Final = 32
 AT_ONCE: Final = 2
+# What waits for replicas is long under way, and is collected by its link.
+_CONFIRMED_AT_ONCE: Final = 1000
 _AWAY: Final = "Redis does not answer; nothing was stored. Try again shortly."
+
+
+def at_once(*, confirmed: bool) -> int:
+    """Groups of a partition under way at a time, of what waits for replicas or disks (DURABILITY) or does not."""
+    return _CONFIRMED_AT_ONCE if confirmed else AT_ONCE
 
 
 class _Waiting(NamedTuple):

@@ -2,6 +2,7 @@
 business."""
 
 import asyncio
+import select
 import socket
 import ssl
 from typing import Protocol, cast
@@ -41,6 +42,8 @@ class Connection(asyncio.Protocol):
         self.expires_at = 0.0
         self._loop = loop
         self._socket = sock
+        self._readable = select.poll()
+        self._readable.register(sock, select.POLLIN)
         self._keeper = keeper
         self._transport: asyncio.Transport | None = None
         self._reader = AnswerReader()
@@ -60,13 +63,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing() or self._loop.time() >= self.expires_at:
             return False
         # What the loop has not read yet: an end, or bytes that nobody asked for; in TLS most likely the end too.
-        try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
-            return True
-        except OSError:
-            pass
-        return False
+        return not self._readable.poll(0)
 
     async def exchange(self, request: Request, answer: Answer, deadline: float) -> None:
         """Send the request, fill the answer; ``deadline`` by the loop's clock. Raises `CallFailed`. Where it ends

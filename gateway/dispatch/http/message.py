@@ -33,7 +33,7 @@ _OURS = frozenset(
     }
 )
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
 _URL = re.compile(r"(https?)://([^/?#]*)([^#]*)(?:#.*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(\[[0-9a-z:.%_~-]+\]|[a-z0-9!$&'()*+,;=._~%-]+)(?::([0-9]*))?", re.IGNORECASE)
 _CACHED_LENGTH = 512
@@ -135,24 +135,30 @@ def encode(
     form = target.path if via is None else f"http://{target.authority}{target.path}"
     lines = [f"{method} {form} HTTP/1.1", f"Host: {target.authority}"]
     for name, value in headers:
-        if not _may_be_sent(name):
+        if name not in _sent and not _may_be_sent(name):
             raise InvalidRequest
         lines.append(f"{name}: {value}")
     if via is not None and via.authorization is not None:
         lines.append(f"Proxy-Authorization: {via.authorization}")
     if body is not None or method in _WITH_BODY:
         lines.append(f"Content-Length: {len(body or b'')}")
-    text = "\n".join(lines)
-    # One look at all values: a line that holds more than itself, or any other control character, is no header.
-    if text.count("\n") != len(lines) - 1 or _CONTROL.search(text):
-        raise InvalidRequest
+    lines.append("\r\n")
     try:
-        head = (text.replace("\n", "\r\n") + "\r\n\r\n").encode()
+        head = "\r\n".join(lines).encode()
     except UnicodeEncodeError as problem:
         raise InvalidRequest from problem
+    # One look at all of it: a line that holds more than itself, or any other control character, is no header.
+    if len(head) - len(head.translate(None, _CONTROLS)) != 2 * len(lines):
+        raise InvalidRequest
     return Request(head, body or None, method == "HEAD")
 
 
-@lru_cache(maxsize=1024)
+_sent: set[str] = set()  # names that passed before
+
+
 def _may_be_sent(name: str) -> bool:
-    return bool(_TOKEN.fullmatch(name)) and name.lower().replace("_", "-") not in _OURS
+    if not _TOKEN.fullmatch(name) or name.lower().replace("_", "-") in _OURS:
+        return False
+    if len(_sent) < 1024:
+        _sent.add(name)
+    return True
