@@ -53,7 +53,11 @@ class Figures:
 def table(clients: dict[str, Figures]) -> Table:
     """The live view, one line a client."""
     view = Table(
-        title="task-dispatch-gateway",
+        # Narrow enough for 80 columns.
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+        title="Three clients, their limits, and what becomes of their tasks",
         caption=f"{TASKS_PER_CLIENT} tasks each, the target takes {TARGET_SECONDS} s",
     )
     view.add_column("client", no_wrap=True)
@@ -66,7 +70,7 @@ def table(clients: dict[str, Figures]) -> Table:
         "peak",
         "delivered",
     ):
-        view.add_column(name, justify="right")
+        view.add_column(name, justify="right", no_wrap=True)
     for one in clients.values():
         numbers = (
             one.concurrent,
@@ -199,6 +203,8 @@ async def show(clients: dict[str, Figures], console: Console) -> None:
             live.update(table(clients), refresh=True)
             await asyncio.sleep(0.1)
         live.update(table(clients), refresh=True)
+    if not console.is_terminal:
+        console.print()  # there, the last picture has no end of its line
 
 
 async def run(console: Console) -> int:
@@ -220,9 +226,7 @@ async def run(console: Console) -> int:
         return 1
     delivered = sum(one.delivered for one in clients.values())
     refused = sum(one.refused for one in clients.values())
-    console.print(
-        f"{delivered} tasks delivered, {refused} refused, no client had more calls open than its tier allows."
-    )
+    console.print(f"{delivered} tasks delivered, {refused} refused; no client had more calls open than its tier allows.")
     return 0
 
 
