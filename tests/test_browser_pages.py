@@ -30,6 +30,7 @@ def views(shown: Showcase) -> dict[str, str]:
         "clients/acme-billing": "Requests in the last minute",
         "clients/acme-billing?step=hour": "The last day, by hours",
         "clients/nobody": "client nobody does not exist",
+        "tiers": "as shipped",
         "tasks": tasks["queued"],
         "tasks?state=dead&label=order-4712": tasks["dead"],
         "tasks?host=nowhere.example": "No task matches",

@@ -17,11 +17,13 @@ import * as overview from "./pages/overview.js";
 import * as replicas from "./pages/replicas.js";
 import * as task from "./pages/task.js";
 import * as tasks from "./pages/tasks.js";
+import * as tiers from "./pages/tiers.js";
 
 // Each has `title(path)` and `show(place, {path, query, signal, again})`, which puts something into `place`.
 const PAGES = {
   overview: { label: "Overview", list: overview },
   clients: { label: "Clients", list: clients, one: client },
+  tiers: { label: "Tiers", list: tiers },
   tasks: { label: "Tasks", list: tasks, one: task },
   dead: { label: "Dead letters", list: dead },
   jobs: { label: "Jobs", list: jobs, one: job },

@@ -6,6 +6,7 @@ import { tell } from "../parts/dialog.js";
 const GOES = [
   ["o", "overview", "Overview"],
   ["c", "clients", "Clients"],
+  ["l", "tiers", "Tiers"],
   ["t", "tasks", "Tasks"],
   ["d", "dead", "Dead letters"],
   ["j", "jobs", "Jobs"],

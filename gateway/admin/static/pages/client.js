@@ -8,6 +8,7 @@ import { go, link } from "../lib/router.js";
 import { may } from "../lib/session.js";
 import { chart } from "../parts/chart.js";
 import { edit, hostsOf } from "../parts/client_form.js";
+import { sections } from "../parts/client_secrets.js";
 import { confirmed } from "../parts/dialog.js";
 import { empty, failure, loading, waiting } from "../parts/states.js";
 import { pairs, table } from "../parts/table.js";
@@ -38,6 +39,7 @@ export async function show(room, { path, query, signal, again }) {
         history,
         recent,
         settings(client),
+        sections(id, signal),
       ];
     },
     signal,
