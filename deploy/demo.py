@@ -226,7 +226,9 @@ async def run(console: Console) -> int:
         return 1
     delivered = sum(one.delivered for one in clients.values())
     refused = sum(one.refused for one in clients.values())
-    console.print(f"{delivered} tasks delivered, {refused} refused; no client had more calls open than its tier allows.")
+    console.print(
+        f"{delivered} tasks delivered, {refused} refused; no client had more calls open than its tier allows."
+    )
     return 0
 
 
