@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from conftest import GatewayFactory, Target, until
 from redis_servers import Server, eventually, short_folder
+from stores import outcome
+
+from gateway.models import Verdict
 
 WAIT = {"durability": "wait", "durability_timeout": "1"}
 
@@ -141,6 +144,24 @@ async def test_no_call_starts_before_its_claim_is_confirmed(
 
     await until(done, 30)
     assert len(target.calls) == 3
+
+
+async def test_a_wait_holds_up_no_renewal_and_no_finish(gateway: GatewayFactory, target: Target, pair: Pair) -> None:
+    """While an admission waits for a replica that is frozen, what keeps claims alive and ends them is answered."""
+    gw = await gateway(dispatch=False, redis_url=pair.url, durability="wait", durability_timeout="5")
+    assert (await gw.enqueue(task(target)))[0] == 201
+    [claimed] = (await gw.store.claims.claim("durable", 1)).tasks
+    pair.replica.signal(signal.SIGSTOP)
+    waiting = asyncio.create_task(gw.enqueue(task(target)))
+    before = pair.calls("wait")
+    await until(lambda: pair.info("clients")["blocked_clients"] == 1)
+    assert await gw.store.claims.renew([claimed]) == []
+    done = await gw.store.claims.finish(claimed, outcome(Verdict.DELIVERED), retry_in=None)
+    assert done.owned
+    assert not waiting.done()
+    assert pair.calls("wait") == before  # WAIT is counted once it has returned
+    pair.replica.signal(signal.SIGCONT)
+    assert (await waiting)[0] == 201
 
 
 async def test_a_server_that_can_not_do_it_says_so(
