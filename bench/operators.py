@@ -18,12 +18,11 @@ from bench.processes import BenchError, Process, free_port, listening, started
 from bench.valkey import Valkey, client_id, valkey
 
 _RATE = 100  # tasks a second beside the calls
-_CALLS = 10
+_CALLS = 7
 _FAR = 40  # pages behind the first
-_QUIET_SECONDS = 10.0
 _SETTLE_SECONDS = 60.0
 _PROBE_SECONDS = 0.005
-_SLOW_MICROS = 500
+_SLOW_MICROS = 100
 _LIMIT = 60.0  # seconds that one line may take
 
 Call = Callable[[aiohttp.ClientSession], Awaitable[Any]]
@@ -33,13 +32,11 @@ class Line(NamedTuple):
     """One line of the table; times in milliseconds."""
 
     name: str
-    calls: int
     p50: float
     longest: float
-    redis: float  # the longest command meanwhile
-    command: str  # which one that was
-    lag: float  # of the event loop, at most: a request that needs no Redis
-    enqueue: float  # p99 of the enqueue requests beside it
+    redis: float  # the longest command during a call, in the middle over the calls
+    lag: float  # of the event loop, likewise: how long a request waits that needs no Redis
+    enqueue: float  # p99 of the enqueue requests beside all of the calls
 
     @property
     def figures(self) -> tuple[float, ...]:
@@ -67,11 +64,6 @@ class Beside:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, *self._open, return_exceptions=True)
-
-    def begin(self) -> None:
-        """Forget what was seen."""
-        self.enqueues.clear()
-        self.probes.clear()
 
     async def _load(self) -> None:
         loop = asyncio.get_running_loop()
@@ -216,41 +208,26 @@ class Operators:
         self._beside = beside
         self.lines: list[Line] = []
 
-    async def line(self, name: str, call: Callable[[], Awaitable[Any]] | None, times: int = _CALLS) -> None:
-        """Measure it; None: nothing, for some seconds."""
-        self._begin()
-        took = []
-        end = perf_counter() + (_QUIET_SECONDS if call is None else _LIMIT)
-        if call is None:
-            await asyncio.sleep(_QUIET_SECONDS)
-        else:
-            for _ in range(times):
-                began = perf_counter()
-                async with asyncio.timeout(_LIMIT):
-                    await call()
-                took.append((perf_counter() - began) * 1000)
-                if perf_counter() > end:
-                    break
-                await asyncio.sleep(0.1)
-        self.lines.append(self._seen(name, took))
-
-    def _begin(self) -> None:
-        self._beside.begin()
-        self._server.call("SLOWLOG", "RESET")
-
-    def _seen(self, name: str, took: list[float]) -> Line:
-        slow = self._server.call("SLOWLOG", "GET", 1000)
-        worst = max(slow, key=lambda row: row[2], default=None)
-        return Line(
-            name,
-            len(took),
-            statistics.median(took) if took else 0.0,
-            max(took, default=0.0),
-            worst[2] / 1000 if worst else 0.0,
-            b" ".join(worst[3][:2]).decode(errors="replace")[:40] if worst else "",
-            max(self._beside.probes, default=0.0),
-            _p99(self._beside.enqueues),
-        )
+    async def line(self, name: str, call: Callable[[], Awaitable[Any]], times: int = _CALLS) -> None:
+        """Measure it."""
+        took, commands, lags = [], [], []
+        self._beside.enqueues.clear()
+        end = perf_counter() + _LIMIT
+        for _ in range(times):
+            self._beside.probes.clear()
+            self._server.call("SLOWLOG", "RESET")
+            began = perf_counter()
+            async with asyncio.timeout(_LIMIT):
+                await call()
+            took.append((perf_counter() - began) * 1000)
+            await asyncio.sleep(0.1)  # whatever the probe waited for is over
+            commands.append(max((row[2] / 1000 for row in self._server.call("SLOWLOG", "GET", 1000)), default=0.0))
+            lags.append(max(self._beside.probes, default=0.0))
+            if perf_counter() > end:
+                break
+        middle = statistics.median
+        enqueues = _p99(self._beside.enqueues)
+        self.lines.append(Line(name, middle(took), max(took), middle(commands), middle(lags), enqueues))
 
 
 def _p99(values: list[float]) -> float:
@@ -259,7 +236,7 @@ def _p99(values: list[float]) -> float:
 
 def table(lines: list[Line]) -> str:
     """As Markdown."""
-    head = "|  | p50 ms | longest ms | longest command of Redis ms | longest wait for the loop ms | enqueue p99 ms |"
+    head = "|  | p50 ms | longest ms | Redis held up ms | loop held up ms | enqueue p99 ms |"
     rows = [f"| {line.name} | " + " | ".join(f"{value:.1f}" for value in line.figures) + " |" for line in lines]
     return "\n".join([head, "| --- | --- | --- | --- | --- | --- |", *rows])
 
@@ -315,7 +292,7 @@ async def measured(many: Crowd, tell: Callable[[str], None]) -> list[Line]:
                 run = Operators(server, session, beside)
                 async with beside.going_on():
                     await asyncio.sleep(2)
-                    await run.line("nothing", None)
+                    await run.line("nothing, for a second", lambda: asyncio.sleep(1))
                     for name, call in (await calls(session, many)).items():
                         tell(name)
                         async with asyncio.timeout(_LIMIT):

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -18,6 +20,7 @@ from test_metrics import samples
 from test_usage import batch, did
 
 from gateway import metrics
+from gateway.metrics.depths import DEPTHS
 from gateway.metrics.tally import ADMITTED
 from gateway.settings import Settings
 from gateway.store import open_store, rounds
@@ -116,6 +119,72 @@ async def test_one_number_everywhere(gateway: GatewayFactory, target: Target) ->
     assert told["clients"]["disabled"] == sum(
         n for (name, labels), n in found.items() if name == "gateway_clients" and "disabled" in labels
     )
+
+
+async def told_alike(gw: Gateway) -> tuple[Any, dict[tuple[str, tuple[str, ...]], float]]:
+    """A new snapshot as every way tells it: the overview and the metrics."""
+    env = {"GATEWAY_URL": gw.url, "ADMIN_API_KEY": ADMIN_KEY}
+    await collect_once(gw.store)
+    ways = ("/admin/overview", "/admin/tiers?figures=true")
+    shown = asyncio.gather(*(gw.admin("GET", way) for way in ways))
+    ran = await run("stats", "--json", env=env)
+    (_, overview, _), (_, tiers, _) = await shown
+    async with gw.client.get("/metrics") as answer:
+        found = samples(await answer.text())
+    stats = json.loads(ran.out)
+    for name in ("at", "totals", "clients", "tiers", "waiting_longest", "saturation"):
+        assert stats[name] == overview[name], name
+    for name, state in zip(("queued", "scheduled", "in_flight", "dead"), DEPTHS, strict=True):
+        assert overview["totals"][name] == found["gateway_tasks", (state,)], name
+    assert overview["clients"]["active"] == found["gateway_active_clients", ()]
+    [tier] = overview["tiers"]
+    assert tier["clients"] == tiers["tiers"]["default"]["clients"] == 2
+    assert found["gateway_clients", ("enabled", "default")] == tier["enabled"] == tiers["tiers"]["default"]["enabled"]
+    return overview, found
+
+
+async def test_one_number_under_load_and_after_it(gateway: GatewayFactory, target: Target) -> None:
+    """While tasks come and go, the overview, the tiers, the command line and the metrics tell one and the same
+    snapshot; once it is quiet, so do the list of clients, one client, and everything that was counted."""
+    gw = await gateway()
+    names, sent, stop = ("acme", "globex"), Counter[str](), asyncio.Event()
+    for name in names:
+        limits = {"max_concurrent": 2, "requests_per_min": 10**6}
+        await gw.admin("PUT", "/admin/clients/set", json={"client_id": name, "rate_limit": limits})
+    target.statuses["/gone"] = 410
+
+    async def load() -> None:
+        while not stop.is_set():
+            for name, path in zip(names, ("/ok", "/gone"), strict=True):
+                body = {"client_id": name, "task": {"url": target.url + path}}
+                sent[name] += (await gw.enqueue(body))[0] == 201
+
+    loading = asyncio.create_task(load())
+    await target.received(20)
+    await told_alike(gw)
+    stop.set()
+    await loading
+
+    async def quiet() -> bool:
+        usages = [await gw.store.windows.usage(name) for name in names]
+        return not any(usage.queued or usage.in_flight for usage in usages)
+
+    await until(quiet)
+    await Booking(gw.store.usages).flush()
+    overview, found = await told_alike(gw)
+    assert overview["totals"] == {"queued": 0, "scheduled": 0, "in_flight": 0, "dead": sent["globex"]}
+    listed = {client["client_id"]: client for client in (await gw.admin("GET", "/admin/clients/active"))[1]["clients"]}
+    for name in names:
+        one = (await gw.admin("GET", f"/admin/clients/usage?client_id={name}"))[1]
+        for field in ("queued", "scheduled", "in_flight", "dead", "current_usage", "rate_limit"):
+            assert listed[name][field] == one[field], field
+        assert one["dead"] == (sent[name] if name == "globex" else 0)
+        usage = (await gw.admin("GET", f"/admin/usage?client_id={name}"))[1]["total"]
+        assert usage["admitted"] == usage["delivered"] + usage["failed"] == sent[name]
+        assert found["tasks_enqueued_total", (name, "default")] == sent[name]
+    assert overview["last_hour"]["admitted"] == sum(sent.values())
+    assert overview["failed_most"][0]["failed"] == overview["failures"]["by_status"][0]["count"] == sent["globex"]
+    assert found["gateway_attempts_total", ("refused", "4xx")] == sent["globex"]
 
 
 async def test_the_command_line_says_the_same(gateway: GatewayFactory, target: Target) -> None:
