@@ -16,7 +16,9 @@ from as_user import ROOT
 from bench import payload, report
 from bench.__main__ import chosen
 from bench.contestants import FLOOR_CLIENT, FLOOR_SERVER, GATEWAY
+from bench.crowd import QUICK, Crowd
 from bench.load import bodies_file, parse_wrk, spread
+from bench.operators import Line, table
 from bench.processes import BenchError, started
 from bench.results import Check, Results, checks
 from bench.scenarios import delays
@@ -55,6 +57,23 @@ def test_the_command_line_explains_itself() -> None:
     assert done.returncode == 0, done.stderr
     for flag in ("--quick", "--rounds", "--only", "--publish"):
         assert flag in done.stdout
+
+
+@pytest.mark.parametrize("crowd", [Crowd(), QUICK])
+def test_a_crowd_has_what_it_says(crowd: Crowd) -> None:
+    """The queued tasks are as many as were asked for, of clients that there are, none of them disabled."""
+    batches = list(crowd.batches("http://target"))
+    assert sum(count for _, _, count in batches) == crowd.tasks
+    numbers = {int(name.rpartition("-")[2]) for name, _, _ in batches}
+    assert max(numbers) < crowd.clients
+    assert not any(number % 50 == 49 for number in numbers)
+
+
+def test_the_table_of_operators_calls_has_a_line_each() -> None:
+    """Name and figures of each line, under a head of as many columns."""
+    head, _, line = table([Line("tasks", 1, 2, 3, 4, 5.06)]).splitlines()
+    assert line == "| tasks | 1.0 | 2.0 | 3.0 | 4.0 | 5.1 |"
+    assert head.count("|") == line.count("|")
 
 
 def test_only_names_scenarios_and_contestants() -> None:
