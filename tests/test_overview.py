@@ -249,8 +249,10 @@ async def test_a_full_redis_is_looked_at_all_the_same(gateway: GatewayFactory, v
 
 
 async def test_more_clients_than_one_look_takes(gateway: GatewayFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With more active clients than a look takes in, the waiting ones are right at once, the others after a round."""
+    """With more active clients than a look takes in, the waiting ones are right at once, the others after a round; the
+    first round is quicker."""
     monkeypatch.setattr(rounds, "ACTIVE", 3)
+    monkeypatch.setattr(rounds, "FIRST", 1)
     gw = await gateway(dispatch=False)
     for n in range(7):
         for delay in (0, 60):
@@ -264,6 +266,10 @@ async def test_more_clients_than_one_look_takes(gateway: GatewayFactory, monkeyp
     async with open_store(gw.settings, gw.settings.redis_url or "") as other:
         taken_over = await other.figured.look()
         assert (taken_over.scheduled, taken_over.queued) == (7, 7)  # of the one before, until it has been round
+        assert len(taken_over.clients) == 3
+    monkeypatch.setattr(rounds, "FIRST", 5)
+    async with open_store(gw.settings, gw.settings.redis_url or "") as other:
+        assert len((await other.figured.look()).clients) == 7
     await asyncio.gather(
         *(gw.admin("DELETE", f"/admin/clients/delete?client_id=client-{n}&cancel_tasks=true") for n in range(7))
     )

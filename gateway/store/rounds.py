@@ -16,6 +16,8 @@ from gateway.store.windows import Windows
 
 # Clients with state that one stretch takes in, over all partitions.
 ACTIVE: Final = 1000
+# So many times as many, until each has been looked at once: what is told before that is not the whole.
+FIRST: Final = 5
 # Settings that one stretch of the census reads.
 SETTINGS: Final = 10_000
 MOST_TIERS: Final = 100
@@ -64,7 +66,8 @@ class ActiveClients:
 
     async def _look(self, partition: int) -> int:
         keyspace = self._runner.keyspace
-        roll, start, limit = self._rolls[partition], self._starts[partition], self._stretch
+        roll, start = self._rolls[partition], self._starts[partition]
+        limit = self._stretch * (1 if roll.complete else FIRST)
         rows = await self._runner.command("ZRANGE", keyspace.active(partition), start, start + limit - 1, tries=_READS)
         names = [row.decode() for row in rows]
         for at in range(0, len(names), _AT_ONCE):
