@@ -23,7 +23,7 @@ export function show(room, { signal, again }) {
   live(
     ["overview"],
     (told) => {
-      renew(age, "as of ", ago(told.at));
+      renew(age, "as of ", ago(told.at), told.sampled && "; of so many clients some at a time, so the totals lag (see Bounds)");
       if (trail.at(-1)?.at !== told.at) trail.push({ at: told.at, ...told.totals });
       if (trail.length > KEPT) trail.shift();
       renew(body, answers(told), tiles(told), charts(told, trail), details(told));
