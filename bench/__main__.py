@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from bench import operators, report, scaling, scenarios
+from bench import costs, operators, report, scaling, scenarios
 from bench.contestants import (
     FLOOR_CLIENT,
     FLOOR_SERVER,
@@ -38,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="one short round: for a look, not for conclusions")
     made.add_argument("--rounds", type=int, help="rounds (3; with --quick 1)", metavar="N")
     made.add_argument(
-        "--only", help=f"only these, by comma: scenarios A to G, contestants ({', '.join(NAMES)}), or operators"
+        "--only",
+        help=f"only these, by comma: scenarios A to G, contestants ({', '.join(NAMES)}), or operators, or costs",
     )
     made.add_argument("--seconds", type=float, default=_BOUND_SECONDS, help="start nothing more after this long")
     made.add_argument("--publish", action="store_true", help="write docs/performance.md and its chart, too")
@@ -105,11 +106,9 @@ def measure(args: argparse.Namespace) -> Results:
             names = names - {peer.name}
             results.problems.append(f"{peer.name} was left out: {reason}")
     began = time.monotonic()
-    port = free_port()
-    with started("target", [sys.executable, "-m", "bench.target", str(port)]) as process:
-        listening(process, port)
+    with _target() as target:
         for number in range(rounds):
-            for label, name, step in steps(Target(port), extent, letters, names, number):
+            for label, name, step in steps(target, extent, letters, names, number):
                 spent = time.monotonic() - began
                 if spent > args.seconds:
                     results.problems.append(
@@ -132,8 +131,8 @@ def _tell(line: str) -> None:
 def main() -> int:
     """Run; 0 unless the gateway itself could not be measured."""
     args = parser().parse_args()
-    if args.only == "operators":
-        return _operators(quick=args.quick)
+    if args.only in {"operators", "costs"}:
+        return _by_itself(args.only, quick=args.quick)
     try:
         results = Results.from_json(json.loads(Path(args.render).read_text())) if args.render else measure(args)
     except BenchError as problem:
@@ -149,16 +148,29 @@ def main() -> int:
     return 0 if results.figures else 1
 
 
-def _operators(*, quick: bool) -> int:
+def _by_itself(name: str, *, quick: bool) -> int:
+    """What is measured apart from the contestants, and written to a file of its own."""
     try:
-        found = operators.run(quick=quick, tell=_tell)
+        if name == "operators":
+            found = operators.run(quick=quick, tell=_tell)
+        else:
+            with _target() as target:
+                found = costs.run(target, quick=quick, tell=_tell)
     except BenchError as problem:
         _tell(str(problem))
         return 2
     OUTPUT.mkdir(exist_ok=True)
-    (OUTPUT / "operators.md").write_text(f"{found}\n")
+    (OUTPUT / f"{name}.md").write_text(f"{found}\n")
     print(found)
     return 0
+
+
+@contextlib.contextmanager
+def _target() -> Iterator[Target]:
+    port = free_port()
+    with started("target", [sys.executable, "-m", "bench.target", str(port)]) as process:
+        listening(process, port)
+        yield Target(port)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 
 from bench import contestants, payload
-from bench.contestants import GATEWAY
+from bench.contestants import GATEWAY, Command
 from bench.load import bodies_file, fill, spread, wrk
 from bench.processes import free_port
 from bench.scenarios import CONNECTIONS, ENQUEUE, Extent, Figures, Spent, drained, running
@@ -16,15 +17,23 @@ _SETTLE_SECONDS = 3.0
 _DRAIN_SECONDS = 4.0
 
 
-def whole_task(target: Target, extent: Extent, *, known: int, backlog: int = 0, workers: int = 1) -> Figures:
+def whole_task(
+    target: Target,
+    extent: Extent,
+    *,
+    known: int,
+    backlog: int = 0,
+    workers: int = 1,
+    command: Callable[..., Command] = contestants.gateway,
+) -> Figures:
     """CPU seconds for taking in a thousand tasks and for dispatching a thousand, Valkey included."""
     clients = spread(known, min(known, ACTIVE))
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(valkey(known))
         file = stack.enter_context(bodies_file(payload.single(client, payload.task(target.url)) for client in clients))
         port = free_port()
-        command = contestants.gateway(redis.url, port, target.url, role="api", workers=workers)
-        with running(GATEWAY, command, port) as server:
+        taking = command(redis.url, port, target.url, role="api", workers=workers)
+        with running(GATEWAY, taking, port) as server:
             if backlog:
                 fill(port, clients, target.url, backlog)
             url = f"http://127.0.0.1:{port}{ENQUEUE}"
@@ -33,8 +42,8 @@ def whole_task(target: Target, extent: Extent, *, known: int, backlog: int = 0, 
             load = wrk(url, file, CONNECTIONS, extent.enqueue_seconds)
             taken = Spent.now(server, redis).per_thousand(before, load.requests)
         target.ask("reset")
-        command = contestants.gateway(redis.url, free_port(), target.url, role="dispatcher", workers=workers)
-        with running(GATEWAY, command) as dispatcher:
+        calling = command(redis.url, free_port(), target.url, role="dispatcher", workers=workers)
+        with running(GATEWAY, calling) as dispatcher:
             # All of them measure the same number of tasks, of which the first 5 % are the warming up.
             sent = drained(dispatcher, redis, target, round(load.requests * 0.8), _DRAIN_SECONDS)
     return {

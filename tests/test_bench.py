@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from as_user import ROOT
 
-from bench import payload, report
+from bench import costs, payload, report
 from bench.__main__ import chosen
 from bench.contestants import FLOOR_CLIENT, FLOOR_SERVER, GATEWAY
 from bench.crowd import QUICK, Crowd
@@ -74,6 +74,23 @@ def test_the_table_of_operators_calls_has_a_line_each() -> None:
     head, _, line = table([Line("tasks", 1, 2, 3, 4, 5.06)]).splitlines()
     assert line == "| tasks | 1.0 | 2.0 | 3.0 | 4.0 | 5.1 |"
     assert head.count("|") == line.count("|")
+
+
+def test_what_a_part_costs_is_the_middle_of_the_rounds() -> None:
+    """A part's share is of what the gateway costs with it, in the same round; a round that failed leaves it open."""
+    whole = [{"enqueue": 0.1, "dispatch": 0.2}, {"enqueue": 0.2, "dispatch": 0.2}, {"enqueue": 0.1, "dispatch": 0.2}]
+    less = [{"enqueue": 0.09, "dispatch": 0.2}, {"enqueue": 0.19, "dispatch": 0.1}, {"enqueue": 0.08, "dispatch": 0.2}]
+    _, *lines = costs.table({costs.WHOLE: whole, "monitoring": less, "security": less[:2]}).splitlines()[-3:]
+    assert lines[0] == "| without monitoring | 0.0900 | 0.0800 | 0.2000 | 0.1000 | 10.0% | 0.0% |"
+    assert lines[1].endswith("| – | – |")
+
+
+@pytest.mark.parametrize("part", costs.PARTS)
+def test_every_part_can_be_left_out(part: str) -> None:
+    """What is left out is still there to be left out, and the gateway starts without it."""
+    argv = [sys.executable, "-m", "bench.without", part, "version"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_only_names_scenarios_and_contestants() -> None:
