@@ -74,4 +74,4 @@ PARTS: dict[str, Callable[[], None]] = {"monitoring": _without_monitoring, "secu
 
 if __name__ == "__main__":
     PARTS[sys.argv.pop(1)]()
-    sys.exit(main())
+    main()

@@ -15,7 +15,7 @@ from raw_http import OK, a_task, read_request, serving
 
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.http.answer import Answer
-from gateway.dispatch.http.connection import Connection
+from gateway.dispatch.http.connection import Connection, Outbox
 from gateway.dispatch.http.errors import CallFailed
 from gateway.dispatch.http.message import Origin, Request
 from gateway.dispatch.sender import HttpSender
@@ -42,9 +42,11 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.closed = False
         self.kept = False
+        self.written = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.closed
+        self.written += data
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -82,13 +84,14 @@ def receive(
     was kept after the last piece."""
     wire = Wire()
     sock = socket.socket()
-    made = Connection(loop, Origin(tls=False, host="a", port=80), sock, wire)
+    made = Connection(loop, Origin(tls=False, host="a", port=80), sock, wire, Outbox(loop))
     made.connection_made(wire)
     answer = Answer()
 
     async def call() -> str:
         exchange = asyncio.create_task(made.exchange(request, answer, loop.time() + 60))
-        await asyncio.sleep(0)
+        while not wire.written:
+            await asyncio.sleep(0)
         for piece in pieces:
             if not wire.closed:
                 made.data_received(piece)
@@ -143,6 +146,27 @@ def test_bytes_behind_an_answer_end_the_connection(data: bytes) -> None:
                 assert not kept
                 if whole[4]:
                     assert (reason, status, retry_after, body) == whole[:4]
+
+
+def test_bytes_before_a_request_end_the_connection() -> None:
+    """What comes between a call's taking of a connection and its request is no answer to it: nothing is sent then."""
+
+    async def call() -> None:
+        loop, wire = asyncio.get_running_loop(), Wire()
+        with socket.socket() as sock:
+            made = Connection(loop, Origin(tls=False, host="a", port=80), sock, wire, Outbox(loop))
+            made.connection_made(wire)
+            exchange = asyncio.create_task(made.exchange(GET, Answer(), loop.time() + 60))
+            await asyncio.sleep(0)
+            assert not wire.written
+            made.data_received(OK)
+            with pytest.raises(CallFailed):
+                await exchange
+            await asyncio.sleep(0)
+        assert wire.closed
+        assert not wire.written
+
+    asyncio.run(call())
 
 
 def one_answer(data: bytes, *, bodiless: bool) -> bool:

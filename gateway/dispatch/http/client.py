@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.http.answer import Answer
-from gateway.dispatch.http.connection import Connection
+from gateway.dispatch.http.connection import Connection, Outbox
 from gateway.dispatch.http.dial import Dialer
 from gateway.dispatch.http.errors import CallFailed
 from gateway.dispatch.http.message import Origin, encode, parse_url
@@ -25,6 +25,7 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self._guard = guard
         self._pool = Pool(limit)
+        self._outbox = Outbox(self._loop)
         self._dialer = Dialer(guard, Resolver(limit), tls, proxy)
 
     async def call(
@@ -59,7 +60,7 @@ class Client:
         try:
             async with asyncio.timeout(min(timeout, CONNECT_SECONDS)):
                 return await self._dialer.dial(
-                    origin, proxy, lambda sock: Connection(self._loop, origin, sock, self._pool)
+                    origin, proxy, lambda sock: Connection(self._loop, origin, sock, self._pool, self._outbox)
                 )
         except TimeoutError:
             raise CallFailed("timeout" if timeout <= CONNECT_SECONDS else "connect timeout") from None

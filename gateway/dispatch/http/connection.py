@@ -28,6 +28,26 @@ class Keeper(Protocol):
         """It is closed."""
 
 
+class Outbox:
+    """Connections whose requests go out at the end of this turn of the loop, one after the other: a target that is
+    woken for the first finds the others there, and the process is interrupted once and not for each."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Connection] = []
+
+    def put(self, connection: "Connection") -> None:
+        """It has a request to send."""
+        if not self._waiting:
+            self._loop.call_soon(self._send)
+        self._waiting.append(connection)
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            connection.send()
+
+
 class Connection(asyncio.Protocol):
     """To one origin, over ``sock``. Idle until ``expires_at`` by the loop's clock."""
 
@@ -37,6 +57,7 @@ class Connection(asyncio.Protocol):
         origin: Origin,
         sock: socket.socket,
         keeper: Keeper,
+        outbox: Outbox,
     ) -> None:
         self.origin = origin
         self.expires_at = 0.0
@@ -45,8 +66,10 @@ class Connection(asyncio.Protocol):
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
         self._keeper = keeper
+        self._outbox = outbox
         self._transport: asyncio.Transport | None = None
         self._reader = AnswerReader()
+        self._request: Request | None = None  # about to be sent
         self._unsent: memoryview | None = None
         self._paused = False
         # One timer a connection, not one a call: it stays where it is while deadlines only move on.
@@ -76,15 +99,8 @@ class Connection(asyncio.Protocol):
         self._deadline = deadline
         if self._timer is None or self._timer_at > deadline:
             self._set_timer()
-        body = request.body
-        if body is None:
-            transport.write(request.head)
-        elif len(body) <= _SLICE:
-            transport.write(request.head + body)
-        else:
-            transport.write(request.head)
-            self._unsent = memoryview(body)
-            self._send_more()
+        self._request = request
+        self._outbox.put(self)
         try:
             await done
         finally:
@@ -92,10 +108,25 @@ class Connection(asyncio.Protocol):
             if self._done is done:
                 self.abort()
 
+    def send(self) -> None:
+        """Write the request, where there still is one."""
+        request, self._request = self._request, None
+        if request is None or self._transport is None:
+            return
+        body = request.body
+        if body is None:
+            self._transport.write(request.head)
+        elif len(body) <= _SLICE:
+            self._transport.write(request.head + body)
+        else:
+            self._transport.write(request.head)
+            self._unsent = memoryview(body)
+            self._send_more()
+
     def abort(self, reason: str = "connection closed") -> None:
         """Close at once; what is not sent yet is dropped. A call that is open fails for this reason."""
         done, self._done = self._done, None
-        self._unsent = None
+        self._request = self._unsent = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -113,8 +144,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        if self._done is None:
-            # Nobody asked: it would pass for the answer to the next request.
+        if self._done is None or self._request is not None:
+            # Nobody asked yet: it would pass for the answer to the next request.
             self.abort()
             return
         progress = self._reader.feed(data)
