@@ -8,7 +8,7 @@ import msgspec
 from conftest import until
 
 from gateway.dispatch.dispatcher import Dispatcher
-from gateway.dispatch.lanes import QUANTUM, SHORT_SECONDS, TURN_SECONDS, Lane, Lanes
+from gateway.dispatch.lanes import QUANTUM, SHORT_SECONDS, STUCK_SECONDS, Lane, Lanes
 from gateway.errors import StoreUnavailable
 from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
 
@@ -220,20 +220,33 @@ async def test_drain_finishes_then_hands_back() -> None:
     assert claims.ended == []
 
 
-def test_a_turn_is_a_slice_of_time() -> None:
-    """While others wait, the place of a task that ended goes on to the client's next one until its turn is over; never
-    out of the kept places, and always where nobody waits."""
+def test_a_place_stays_with_its_client_while_nobody_waits() -> None:
+    """The place of a task that ended goes on to the client's next one unless others wait, or it is a kept one."""
     lanes = Lanes(10)  # one place is kept for newcomers
     assert lanes.wake("deep")
-    turn = lanes.next_turn(100.0)
-    assert turn is not None
-    deep = turn[0]
-    assert lanes.may_keep(deep, 100.0 + 10 * TURN_SECONDS)  # nobody waits
-    assert lanes.wake("other")
-    assert lanes.may_keep(deep, 100.0 + TURN_SECONDS / 2)
-    assert not lanes.may_keep(deep, 100.0 + TURN_SECONDS)
+    assert lanes.next_turn(100.0) is not None
+    lanes.open = 9
+    assert lanes.may_keep
     lanes.open = 10
-    assert not lanes.may_keep(deep, 100.0)
+    assert not lanes.may_keep
+    lanes.open = 5
+    assert lanes.wake("other")
+    assert not lanes.may_keep
+
+
+def test_kept_places_are_for_newcomers_while_others_move() -> None:
+    """Clients with a backlog wait for places that are not kept, until none of those was given up for a while."""
+    lanes = Lanes(100)
+    old, *_ = lined_up(lanes, 3)
+    lanes.remove(lanes.add(old, make(old.client_id, 0), 200.0), 200.0)  # the last place that is given up
+    lanes.open = 90
+    assert lanes.next_turn(200.0 + STUCK_SECONDS / 2) is None
+    assert lanes.waits_for_kept
+    assert lanes.wake("new")
+    turn = lanes.next_turn(200.0 + STUCK_SECONDS / 2)
+    assert turn is not None
+    assert (turn[0].client_id, turn[1]) == ("new", 1)
+    assert lanes.next_turn(200.0 + 2 * STUCK_SECONDS) == (old, 1)
 
 
 def lined_up(lanes: Lanes, count: int) -> list[Lane]:

@@ -13,7 +13,7 @@ from aiojobs import Scheduler
 from gateway import metrics
 from gateway.dispatch.attempts import Attempts
 from gateway.dispatch.claims import Claimed, Claims
-from gateway.dispatch.lanes import Lane, Lanes, Run
+from gateway.dispatch.lanes import STUCK_SECONDS, Lane, Lanes, Run
 from gateway.dispatch.leases import Leases
 from gateway.dispatch.returns import Returns
 from gateway.dispatch.sender import Sender
@@ -57,6 +57,7 @@ class Dispatcher:
         self._attempts = Attempts(claims, sender, self._leases)
         self._scheduler: Scheduler | None = None
         self._kick = asyncio.Event()
+        self._later = False  # will give turns again in a moment, whatever happens until then
         self._leaving = False
         self._told_open = False  # in this turn of the loop
         self._service: list[asyncio.Task[None]] = []
@@ -160,6 +161,13 @@ class Dispatcher:
                 lane.asking += 1
                 self._lanes.promised += want
                 self._ask(self._claim(lane, want))
+            if self._lanes.waits_for_kept and not self._later:
+                self._later = True
+                self._loop.call_later(STUCK_SECONDS, self._look_later)
+
+    def _look_later(self) -> None:
+        self._later = False
+        self._kick.set()
 
     def _ask(self, coro: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coro)
@@ -259,7 +267,7 @@ class Dispatcher:
             nonlocal sent
             sent = self._loop.time()
             # No second request that may claim while one is in doubt: see _recover.
-            if self._leaving or lane.doubtful or not self._lanes.may_keep(lane, sent):
+            if self._leaving or lane.doubtful or not self._lanes.may_keep:
                 return 0
             lane.asking += 1
             return 1

@@ -15,9 +15,8 @@ TURN = 32
 # ends together, and costs Redis a third. Its turn then ends as soon as that of others with a place each.
 QUANTUM = 16
 SHORT_SECONDS = 0.1
-# So long a lane may go on in the places of its own tasks that end, while others wait: a claim that rides on a finish
-# saves a script, with short tasks one of two. Nobody's turn comes more than this later for it.
-TURN_SECONDS = 0.02
+# Where nobody gave up a place for so long, what is kept for newcomers goes to whoever has nothing open.
+STUCK_SECONDS = 0.1
 # Lanes waiting for a turn; the ready set keeps the names of those past it, and the poll brings them back.
 MAX_TURNS = 10_000
 
@@ -96,7 +95,6 @@ class Lane:
         "napping",
         "queued",
         "runs",
-        "turn_ends",
     )
 
     def __init__(self, client_id: str) -> None:
@@ -104,7 +102,6 @@ class Lane:
         self.gate = LaneSemaphore(1)
         self.runs: dict[tuple[str, str, str, int], Run] = {}
         self.queued = False  # waits for its turn
-        self.turn_ends = 0.0  # by the loop's clock
         self.held = math.inf  # seconds that a task of it has its place, of late
         self.asking = 0  # requests in flight whose reply may bring tasks
         self.again = False  # was woken meanwhile
@@ -127,8 +124,8 @@ class Lane:
 class Lanes:
     """All lanes, their turns in order of arrival, and the room of the process.
 
-    A tenth of ``max_in_flight`` is kept for clients with nothing open here, so that those who fill the
-    process can't delay a newcomer.
+    A tenth of ``max_in_flight`` is kept for clients that come with nothing open here, so that those who fill the
+    process can't delay a newcomer; for clients between two turns, too, while calls that hang have all the rest.
     """
 
     def __init__(self, max_in_flight: int) -> None:
@@ -143,6 +140,7 @@ class Lanes:
         self._new: deque[Lane] = deque()
         self._old: deque[Lane] = deque()
         self._new_was_last = False
+        self._moved_at = -math.inf  # when a place was given up last that is not one of the kept ones
 
     def __len__(self) -> int:
         return len(self._by_client)
@@ -190,25 +188,25 @@ class Lanes:
         turns.append(lane)
         return True
 
-    def room_for(self, lane: Lane) -> int:
-        """Places the lane may claim now."""
-        free = self.max_in_flight - self.open - self.promised
-        common = free - self.reserve
-        if lane.runs:
-            return max(0, common)
-        # A newcomer may use the kept places, one each, so that they serve many.
-        return common if common > 0 else min(1, max(0, free))
+    @property
+    def _free(self) -> int:
+        return self.max_in_flight - self.open - self.promised
 
     @property
     def waiting(self) -> bool:
         """Whether a lane waits for room, which then goes to it and not to the one that freed it."""
         return bool(self._new or self._old)
 
-    def may_keep(self, lane: Lane, now: float) -> bool:
-        """Whether the place of a task that ends goes on to the lane's next one: while its turn lasts, or nobody waits;
-        never out of the places kept for newcomers."""
-        busy = self.open + self.promised > self.max_in_flight - self.reserve
-        return not (busy and self.reserve) and (not self.waiting or now < lane.turn_ends)
+    @property
+    def may_keep(self) -> bool:
+        """Whether the place of a task that ends goes on to its lane's next one: while nobody waits, and never out of
+        the places kept for newcomers."""
+        return not self.waiting and self._free >= self.reserve
+
+    @property
+    def waits_for_kept(self) -> bool:
+        """Whether lanes wait that could have the kept places if no other is given up soon."""
+        return bool(self._old) and 0 < self._free <= self.reserve
 
     @property
     def has_room(self) -> bool:
@@ -218,20 +216,28 @@ class Lanes:
     def next_turn(self, now: float) -> tuple[Lane, int] | None:
         """The first lane in line that has room, taken out of the line, and how many it may claim; ``now`` by the loop's
         clock."""
-        if self.open + self.promised >= self.max_in_flight:
+        free = self._free
+        if free <= 0:
             return None
         first, second = (self._old, self._new) if self._new_was_last else (self._new, self._old)
         for turns in (first, second):
-            if (lane := self._first_with_room(turns)) is not None:
+            room = self._room(free, now, new=turns is self._new)
+            if room and (lane := self._first(turns, kept=free <= self.reserve)) is not None:
                 self._new_was_last = turns is self._new
-                room = self.room_for(lane)
-                fair = max(1, room // (len(self._new) + len(self._old) + 1))
                 lane.queued = False
-                lane.turn_ends = now + TURN_SECONDS
+                fair = max(1, room // (len(self._new) + len(self._old) + 1))
                 return lane, min(room, TURN, max(fair, QUANTUM) if lane.held < SHORT_SECONDS else fair)
         return None
 
-    def _first_with_room(self, turns: deque[Lane]) -> Lane | None:
+    def _room(self, free: int, now: float, *, new: bool) -> int:
+        """Places that one lane may have now: of the kept ones one each, so that they serve many."""
+        if free > self.reserve:
+            return free - self.reserve
+        return int(new or now - self._moved_at >= STUCK_SECONDS)
+
+    @staticmethod
+    def _first(turns: deque[Lane], *, kept: bool) -> Lane | None:
+        """The first in line; where only ``kept`` places are left, the first with nothing open."""
         skipped: list[Lane] = []
         found: Lane | None = None
         while turns and found is None:
@@ -239,11 +245,10 @@ class Lanes:
             if lane.doubtful:
                 # It was in line before the doubt came up; what is unknown is found out first.
                 lane.queued, lane.again = False, True
-            elif self.room_for(lane):
-                found = lane
-            else:
+            elif kept and lane.runs:
                 skipped.append(lane)
-        # Those passed over, because only newcomers' places are left, keep their places in line.
+            else:
+                found = lane
         turns.extendleft(reversed(skipped))
         return found
 
@@ -259,6 +264,8 @@ class Lanes:
         """The task is finished, handed back or lost."""
         lane = run.lane
         if lane.runs.pop(run.key, None) is not None:
+            if self._free >= self.reserve:
+                self._moved_at = now
             self.open -= 1
             lane.full = False
             held = now - run.since
