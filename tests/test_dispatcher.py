@@ -235,10 +235,11 @@ def test_a_place_stays_with_its_client_while_nobody_waits() -> None:
 
 
 def test_kept_places_are_for_newcomers_while_others_move() -> None:
-    """Clients with a backlog wait for places that are not kept, until none of those was given up for a while."""
+    """Clients with a backlog wait for places that are not kept, until no short call has given up any for a while."""
     lanes = Lanes(100)
     old, *_ = lined_up(lanes, 3)
-    lanes.remove(lanes.add(old, make(old.client_id, 0), 200.0), 200.0)  # the last place that is given up
+    lanes.remove(lanes.add(old, make(old.client_id, 0), 200.0), 200.0)
+    lanes.remove(lanes.add(old, make(old.client_id, 1), 100.0), 200.0 + STUCK_SECONDS)  # a long one
     lanes.open = 90
     assert lanes.next_turn(200.0 + STUCK_SECONDS / 2) is None
     assert lanes.waits_for_kept
@@ -258,13 +259,17 @@ def lined_up(lanes: Lanes, count: int) -> list[Lane]:
 
 
 def test_short_calls_come_in_larger_turns() -> None:
-    """However many wait, a lane whose calls are short gets a quantum of places, one whose calls are long its share."""
+    """However many wait, a lane whose calls are short gets a quantum of places, as far as its limit
+    goes; one whose calls are long gets its share."""
     lanes = Lanes(100)
-    short, long, *_ = lined_up(lanes, 40)
-    for lane, seconds in ((short, SHORT_SECONDS / 2), (long, SHORT_SECONDS * 2)):
+    short, long, narrow, *_ = lined_up(lanes, 40)
+    short.fit(50)
+    narrow.fit(3)
+    for lane, seconds in ((short, SHORT_SECONDS / 2), (long, SHORT_SECONDS * 2), (narrow, SHORT_SECONDS / 2)):
         lanes.remove(lanes.add(lane, make(lane.client_id, 0), 200.0), 200.0 + seconds)
     assert lanes.next_turn(300.0) == (short, QUANTUM)
     assert lanes.next_turn(300.0) == (long, 90 // 39)
+    assert lanes.next_turn(300.0) == (narrow, 3)
 
 
 def test_who_had_nothing_here_takes_every_other_turn() -> None:

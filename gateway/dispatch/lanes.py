@@ -15,7 +15,7 @@ TURN = 32
 # ends together, and costs Redis a third. Its turn then ends as soon as that of others with a place each.
 QUANTUM = 16
 SHORT_SECONDS = 0.1
-# Where nobody gave up a place for so long, what is kept for newcomers goes to whoever has nothing open.
+# Where no short call gave up a place for so long, what is kept for newcomers goes to whoever has nothing open.
 STUCK_SECONDS = 0.1
 # Lanes waiting for a turn; the ready set keeps the names of those past it, and the poll brings them back.
 MAX_TURNS = 10_000
@@ -114,6 +114,11 @@ class Lane:
         """Nothing is known of it but its name: it can be dropped."""
         return not (self.runs or self.queued or self.asking or self.again or self.doubtful)
 
+    @property
+    def quantum(self) -> int:
+        """Places that a turn is worth to it, as far as its limit is known; 0 where its calls are long."""
+        return min(QUANTUM, self.gate.size - len(self.runs)) if self.held < SHORT_SECONDS else 0
+
     def fit(self, limit: int) -> None:
         """Size the semaphore to the bound a claim reported; overrides may have let more in than the limit."""
         size = max(limit, len(self.runs), 1)
@@ -125,7 +130,7 @@ class Lanes:
     """All lanes, their turns in order of arrival, and the room of the process.
 
     A tenth of ``max_in_flight`` is kept for clients that come with nothing open here, so that those who fill the
-    process can't delay a newcomer; for clients between two turns, too, while calls that hang have all the rest.
+    process can't delay a newcomer; for clients between two turns, too, while long calls have all the rest.
     """
 
     def __init__(self, max_in_flight: int) -> None:
@@ -140,7 +145,7 @@ class Lanes:
         self._new: deque[Lane] = deque()
         self._old: deque[Lane] = deque()
         self._new_was_last = False
-        self._moved_at = -math.inf  # when a place was given up last that is not one of the kept ones
+        self._moved_at = -math.inf  # when a short call gave up a place last that is not one of the kept ones
 
     def __len__(self) -> int:
         return len(self._by_client)
@@ -225,8 +230,8 @@ class Lanes:
             if room and (lane := self._first(turns, kept=free <= self.reserve)) is not None:
                 self._new_was_last = turns is self._new
                 lane.queued = False
-                fair = max(1, room // (len(self._new) + len(self._old) + 1))
-                return lane, min(room, TURN, max(fair, QUANTUM) if lane.held < SHORT_SECONDS else fair)
+                share = max(1, room // (len(self._new) + len(self._old) + 1))
+                return lane, min(room, TURN, max(share, lane.quantum))
         return None
 
     def _room(self, free: int, now: float, *, new: bool) -> int:
@@ -264,11 +269,11 @@ class Lanes:
         """The task is finished, handed back or lost."""
         lane = run.lane
         if lane.runs.pop(run.key, None) is not None:
-            if self._free >= self.reserve:
+            held = now - run.since
+            if held < SHORT_SECONDS and self._free >= self.reserve:
                 self._moved_at = now
             self.open -= 1
             lane.full = False
-            held = now - run.since
             lane.held = held if lane.held == math.inf else lane.held + (held - lane.held) / 8
             if run.task.suspect:
                 self.suspects -= 1
