@@ -31,10 +31,10 @@ _RETRIED_STATUSES = frozenset({408, 425, 429})
 _FORGED = spellings({"x-task-id", "x-client-id", "x-attempt"})
 _SIGNED = _FORGED | SIGNED_HEADERS
 
-# What signs the calls of a client; none: they are not signed.
-Keys = Callable[[str], Awaitable[Sequence[bytes]]]
+# What signs the calls of a client; none: they are not signed. At once where it is known, as for nearly every call.
+Keys = Callable[[str], Sequence[bytes] | Awaitable[Sequence[bytes]]]
 # Which hosts the calls of a client may go to; None: any.
-Hosts = Callable[[str], Awaitable[tuple[str, ...] | None]]
+Hosts = Callable[[str], tuple[str, ...] | Awaitable[tuple[str, ...] | None] | None]
 
 
 class Sender(Protocol):
@@ -96,11 +96,15 @@ class HttpSender:
         try:
             if self._client is None:
                 raise RuntimeError("the sender is not open")
-            keys = await self._keys(task.client_id) if self._keys is not None else ()
+            keys = self._keys(task.client_id) if self._keys is not None else ()
+            if not isinstance(keys, Sequence):
+                keys = await keys
             headers = _headers(task, _SIGNED if keys else _FORGED)
             if keys:
                 headers += signature_headers(task.task_id, int(started_at), task.body, keys)
-            allowed = await self._hosts(task.client_id) if self._hosts is not None else None
+            allowed = self._hosts(task.client_id) if self._hosts is not None else None
+            if allowed is not None and not isinstance(allowed, tuple):
+                allowed = await allowed
             await self._client.call(
                 task.method,
                 task.url,

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -101,9 +101,14 @@ class Clients:
         self._cache.put(client_id, client, generation)
         return client
 
-    async def allowed_hosts(self, client_id: str) -> tuple[str, ...] | None:
-        """Where the client's calls may go, None: anywhere. Waits while Redis is away: a call that may not be made must
-        not be, and a claim that Redis does not hear of for long is called off anyway. Raises UnreadableClient."""
+    def allowed_hosts(self, client_id: str) -> tuple[str, ...] | Awaitable[tuple[str, ...] | None] | None:
+        """Where the client's calls may go, None: anywhere; at once where it is known. Waits while Redis is away: a call
+        that may not be made must not be, and a claim that Redis does not hear of for long is called off anyway. Raises
+        UnreadableClient."""
+        client = self._cache.get(client_id)
+        return self._allowed_hosts(client_id) if client is None else client.allowed_hosts
+
+    async def _allowed_hosts(self, client_id: str) -> tuple[str, ...] | None:
         while True:
             try:
                 client = await self.get(client_id)
