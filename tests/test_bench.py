@@ -4,6 +4,7 @@ import asyncio
 import doctest
 import importlib
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -13,7 +14,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from as_user import ROOT
 
-from bench import costs, payload, report
+from bench import costs, payload, report, without
 from bench.__main__ import chosen
 from bench.contestants import FLOOR_CLIENT, FLOOR_SERVER, GATEWAY
 from bench.crowd import QUICK, Crowd
@@ -43,7 +44,7 @@ def check(found: Results, what: str) -> Check:
     return line
 
 
-@pytest.mark.parametrize("name", ["payload", "valkey", "scenarios", "report", "__main__"])
+@pytest.mark.parametrize("name", ["payload", "valkey", "scenarios", "report", "costs", "__main__"])
 def test_examples_in_docstrings_hold(name: str) -> None:
     """The examples in the bench's docstrings are true."""
     assert doctest.testmod(importlib.import_module(f"bench.{name}")).failed == 0
@@ -76,21 +77,22 @@ def test_the_table_of_operators_calls_has_a_line_each() -> None:
     assert head.count("|") == line.count("|")
 
 
-def test_what_a_part_costs_is_the_middle_of_the_rounds() -> None:
-    """A part's share is of what the gateway costs with it, in the same round; a round that failed leaves it open."""
-    whole = [{"enqueue": 0.1, "dispatch": 0.2}, {"enqueue": 0.2, "dispatch": 0.2}, {"enqueue": 0.1, "dispatch": 0.2}]
-    less = [{"enqueue": 0.09, "dispatch": 0.2}, {"enqueue": 0.19, "dispatch": 0.1}, {"enqueue": 0.08, "dispatch": 0.2}]
-    _, *lines = costs.table({costs.WHOLE: whole, "monitoring": less, "security": less[:2]}).splitlines()[-3:]
-    assert lines[0] == "| without monitoring | 0.0900 | 0.0800 | 0.2000 | 0.1000 | 10.0% | 0.0% |"
-    assert lines[1].endswith("| – | – |")
+def test_windows_without_load_say_nothing() -> None:
+    """What a part costs is told of pairs of windows in which enough ended, and of two pairs at least."""
+    idle = [(True, 0, 0.0001), (False, 3, 0.0002)]
+    pair = [(True, 1000, 0.05), (False, 1000, 0.04)]
+    assert costs.share([*idle, *pair, *idle, *pair]) == costs.Share(50.0, 10.0, 0.0, 2)
+    with pytest.raises(BenchError, match="too few"):
+        costs.share([*idle, *pair])
 
 
 @pytest.mark.parametrize("part", costs.PARTS)
-def test_every_part_can_be_left_out(part: str) -> None:
-    """What is left out is still there to be left out, and the gateway starts without it."""
-    argv = [sys.executable, "-m", "bench.without", part, "version"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
+def test_a_part_is_taken_away_and_put_back(part: str) -> None:
+    """What is to be taken away is there, and is there again afterwards."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in without.PARTS[part]()]
+    seen = [there for there, _, _ in itertools.islice(without.windows(part, without.Count()), 3)]
+    assert seen == [True, False, True]
+    assert [(owner, name, getattr(owner, name)) for owner, name, _ in before] == before
 
 
 def test_only_names_scenarios_and_contestants() -> None:
