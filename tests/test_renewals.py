@@ -10,7 +10,7 @@ from proxy import proxy_to
 from stores import admit as admit_one
 
 from gateway.dispatch.lanes import Lanes
-from gateway.dispatch.leases import Leases
+from gateway.dispatch.leases import TRIES, Leases
 from gateway.errors import StoreUnavailable
 from gateway.models import ClaimedTask
 from gateway.settings import Settings
@@ -68,4 +68,25 @@ async def test_a_renewal_that_is_answered_for_some_clients_holds_for_them(store:
             await leases.renew_once()
     assert proofs["kept"].proof > 0.0
     assert proofs["lost"].proof == 0.0
-    assert asked == ["kept", "lost", "lost", "kept"]
+    assert asked == ["kept", *["lost"] * TRIES, *["lost"] * TRIES, "kept"]
+
+
+async def test_a_line_that_breaks_again_and_again_costs_no_lease(store: Store) -> None:
+    """A renewal that is lost with somebody else's reply is asked for again at once, in the same round."""
+    lanes = Lanes(10)
+    await admit_one(store, "acme")
+    [task] = (await store.claims.claim("acme", 1)).tasks
+    lanes.wake("acme")
+    lane = lanes.find("acme")
+    assert lane is not None
+    run = lanes.add(lane, task, 0.0)
+    losses = [StoreUnavailable("lost", unknown=True)] * (TRIES - 1)
+
+    async def renew(tasks: Sequence[ClaimedTask]) -> list[ClaimedTask]:
+        if losses:
+            raise losses.pop()
+        return await store.claims.renew(tasks)
+
+    await Leases(SimpleNamespace(renew=renew), lanes, LEASE).renew_once()  # type: ignore[arg-type]
+    assert losses == []
+    assert run.proof > 0.0

@@ -13,6 +13,9 @@ from gateway.errors import StoreUnavailable
 
 log = structlog.get_logger()
 
+TRIES = 4  # of a renewal, in a round of them, where that it failed is known as soon as this:
+QUICK_SECONDS = 0.25
+
 
 class Leases:
     """Renews every open claim each third of ``lease_seconds``.
@@ -75,8 +78,15 @@ class Leases:
                 raise problem
 
     async def _renew(self, runs: list[Run]) -> None:
-        sent = self._loop.time()
-        lost = await self._claims.renew([run.task for run in runs])
+        for tries_left in range(TRIES - 1, -1, -1):
+            sent = self._loop.time()
+            try:
+                lost = await self._claims.renew([run.task for run in runs])
+                break
+            except StoreUnavailable:
+                # Safe to repeat. A line that broke under another reply is there again at once, and may break anew.
+                if not tries_left or self._loop.time() - sent > QUICK_SECONDS:
+                    raise
         gone = {claim_key(task) for task in lost}
         for run in runs:
             if run.key not in gone:
