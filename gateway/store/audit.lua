@@ -32,40 +32,40 @@ for _, queue in ipairs(queues) do
   end
 end
 
-for _, id in ipairs(redis.call('ZRANGE', returned_key, 0, MOST - 1)) do
+for _, id in ipairs(redis.call('ZRANGE', returned_key(), 0, MOST - 1)) do
   local record = load_record(id)
   local key = record and record[STATE] == IN_STREAM and stream_key(record[QUEUE])
   if not key or #redis.call('XRANGE', key, record[ENTRY], record[ENTRY]) == 0
     or #redis.call('XPENDING', key, group, record[ENTRY], record[ENTRY], 1) > 0 then
     differs('returned', 'task ' .. id .. ' is noted as taken back and is not', function()
-      redis.call('ZREM', returned_key, id)
+      redis.call('ZREM', returned_key(), id)
     end)
   else
     waits = waits or not is_paused(record[QUEUE])
   end
 end
 
-if redis.call('EXISTS', returned_key) == 1 and not redis.call('HGET', counts_key, 'returned') then
+if redis.call('EXISTS', returned_key()) == 1 and not redis.call('HGET', counts_key, 'returned') then
   differs('returned', 'tasks that were taken back are not noted, so no claim looks at them', function()
     redis.call('HSET', counts_key, 'returned', 1)
   end)
 end
 
-for _, id in ipairs(redis.call('ZRANGE', scheduled_key, 0, MOST - 1)) do
+for _, id in ipairs(redis.call('ZRANGE', scheduled_key(), 0, MOST - 1)) do
   local record = load_record(id)
   if not record or (record[STATE] ~= SCHEDULED and record[STATE] ~= RETRYING) then
     differs('scheduled', 'task ' .. id .. ' is in the schedule and is not scheduled', function()
-      redis.call('ZREM', scheduled_key, id)
+      redis.call('ZREM', scheduled_key(), id)
     end)
   end
 end
-local first, due = redis.call('ZRANGE', scheduled_key, 0, 0, 'WITHSCORES')[2], redis.call('ZSCORE', due_key, client)
+local first, due = redis.call('ZRANGE', scheduled_key(), 0, 0, 'WITHSCORES')[2], redis.call('ZSCORE', due_key, client)
 if tonumber(first or 0) ~= tonumber(due or 0) then
   differs('due', 'the schedule begins at ' .. (first or 'never') .. ', noted is ' .. (due or 'never'), function() end)
 end
 
 local noted = tasks_left()
-local counted = entries + redis.call('ZCARD', scheduled_key)
+local counted = entries + redis.call('ZCARD', scheduled_key())
 if noted ~= counted then
   differs('depth', noted .. ' tasks are noted, streams and schedule hold ' .. counted, function() end)
 end
@@ -100,7 +100,7 @@ if #found > 0 then
   if MEND then
     for _, mend in ipairs(mends) do mend() end
     -- What the mends above took away changes these two.
-    local left = redis.call('ZCARD', scheduled_key)
+    local left = redis.call('ZCARD', scheduled_key())
     for _, queue in ipairs(queues) do left = left + redis.call('XLEN', queue.key) end
     redis.call('HSET', counts_key, 'tasks', left)
     redis.call('HINCRBY', totals_key, 'n', left - noted)
@@ -123,12 +123,12 @@ end
 local since = tonumber(redis.call('ZSCORE', active_key, client)) or 0
 if counted == 0 and since > 0 and now_ms - since > IDLE_MS then
   for _, queue in ipairs(queues) do redis.call('DEL', queue.key) end
-  for _, field in ipairs(redis.call('HKEYS', queues_key)) do
-    if string.sub(field, 1, 1) ~= '!' then redis.call('HDEL', queues_key, field) end
+  for _, field in ipairs(redis.call('HKEYS', queues_key())) do
+    if string.sub(field, 1, 1) ~= '!' then redis.call('HDEL', queues_key(), field) end
   end
   redis.call('DEL', counts_key)
-  trim(ended_key, MAX_RESULTS, RESULT_TTL)
-  if redis.call('EXISTS', dead_key) == 0 then redis.call('ZREM', active_key, client) end
+  trim(ended_key(), MAX_RESULTS, RESULT_TTL)
+  if redis.call('EXISTS', dead_key()) == 0 then redis.call('ZREM', active_key, client) end
 else
   trim_ended()
 end

@@ -8,7 +8,7 @@ local record, packed = find_task(id)
 if not record or record[CLIENT] ~= client then return {} end
 local state = record[STATE]
 if state == SCHEDULED or state == RETRYING then
-  redis.call('ZREM', scheduled_key, id)
+  redis.call('ZREM', scheduled_key(), id)
   note_due()
 elseif state == IN_STREAM then
   local key = stream_key(record[QUEUE])
@@ -16,7 +16,7 @@ elseif state == IN_STREAM then
     return { 0, 1, packed }
   end
   redis.call('XDEL', key, record[ENTRY])
-  redis.call('ZREM', returned_key, id)
+  redis.call('ZREM', returned_key(), id)
 else
   return { 0, 0, packed }
 end

@@ -9,9 +9,8 @@
 local consumer = ARGV[7]
 local out = { now_ms }
 for at = 8, #ARGV, 3 do
-  local claimed
   enter(ARGV[at])
-  local problem = guarded(function() claimed = claim(consumer, tonumber(ARGV[at + 1]), nil, tonumber(ARGV[at + 2])) end)
-  out[#out + 1] = problem or claimed
+  local ok, claimed = pcall(claim, consumer, tonumber(ARGV[at + 1]), nil, tonumber(ARGV[at + 2]))
+  out[#out + 1] = ok and claimed or worded(claimed)
 end
 return out

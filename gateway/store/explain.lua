@@ -34,7 +34,7 @@ if record[STATE] == IN_STREAM then
       if redis.call('XPENDING', queue.key, group, record[ENTRY], record[ENTRY], 1)[1] then
         running = 1
       else
-        local rank = redis.call('ZRANK', returned_key, id)
+        local rank = redis.call('ZRANK', returned_key(), id)
         if rank then ahead = rank else count_ahead(queue) end
       end
     end
@@ -44,7 +44,7 @@ if record[STATE] == IN_STREAM then
     end
   end
 end
-local pauses = redis.call('HMGET', queues_key, '!', '!' .. record[QUEUE])
+local pauses = redis.call('HMGET', queues_key(), '!', '!' .. record[QUEUE])
 local paused = tonumber(pauses[1] or pauses[2]) or 0
 if pauses[1] and pauses[2] then paused = math.min(tonumber(pauses[1]), tonumber(pauses[2])) end
 local full = tonumber(redis.call('HGET', counts_key, 'full')) or 0

@@ -99,13 +99,13 @@ local function finish_all(first, attempts, want)
       end
     end
   end
-  if noted.succeeded[1] then redis.call('ZADD', ended_key, unpack(noted.succeeded)) end
+  if noted.succeeded[1] then redis.call('ZADD', ended_key(), unpack(noted.succeeded)) end
   if noted.dead[1] then
-    redis.call('ZADD', dead_key, unpack(noted.dead))
-    trim(dead_key, MAX_DEAD, DEAD_TTL)
+    redis.call('ZADD', dead_key(), unpack(noted.dead))
+    trim(dead_key(), MAX_DEAD, DEAD_TTL)
   end
   if noted.retry[1] then
-    redis.call('ZADD', scheduled_key, unpack(noted.retry))
+    redis.call('ZADD', scheduled_key(), unpack(noted.retry))
     note_due()
   end
 
@@ -115,7 +115,7 @@ local function finish_all(first, attempts, want)
   if ended > 0 then
     local kept = (tonumber(counts[8]) or 0) + succeeded
     -- `ended` is never less than there are, so the index is looked at only where it may be too long.
-    if kept > MAX_RESULTS then kept = trim(ended_key, MAX_RESULTS, RESULT_TTL) end
+    if kept > MAX_RESULTS then kept = trim(ended_key(), MAX_RESULTS, RESULT_TTL) end
     redis.call('HSET', counts_key, 'tasks', left, 'bytes', (tonumber(counts[7]) or 0) - bytes, 'ended', kept)
     if left <= 0 then redis.call('ZADD', active_key, now_ms, client) end
   end
@@ -123,7 +123,7 @@ local function finish_all(first, attempts, want)
   if want > 0 and string.find(told, '1', 1, true) then return told, claim(consumer, want, counts) end
   if counts[5] then redis.call('HDEL', counts_key, 'full') end
   -- Others look only if something waits here.
-  if left > 0 and not counts[3] and left > redis.call('ZCARD', scheduled_key) then mark_ready() end
+  if left > 0 and not counts[3] and left > redis.call('ZCARD', scheduled_key()) then mark_ready() end
   return told, { 0, 0, 0 }
 end
 
@@ -131,11 +131,10 @@ local out = { now_ms }
 local at = FIRST
 while at <= #ARGV do
   local attempts, want, first = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), at + HEAD
-  local told, claimed
   enter(ARGV[at])
-  local problem = guarded(function() told, claimed = finish_all(first, attempts, want) end)
-  out[#out + 1] = told or ''
-  out[#out + 1] = problem or claimed
+  local ok, told, claimed = pcall(finish_all, first, attempts, want)
+  out[#out + 1] = ok and told or ''
+  out[#out + 1] = ok and claimed or worded(told)
   at = first + attempts * WIDTH
 end
 if all_tasks > 0 then

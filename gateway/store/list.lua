@@ -100,13 +100,13 @@ end
 -- Where there may be some, in the order in which they are walked.
 local places = {}
 if string.find(WANTED, 's', 1, true) then
-  local queues = ONLY == '' and redis.call('HKEYS', queues_key) or { ONLY }
+  local queues = ONLY == '' and redis.call('HKEYS', queues_key()) or { ONLY }
   table.sort(queues)
   for _, queue in ipairs(queues) do
     if string.find(queue, '^[^!]') then places[#places + 1] = { 's', 1, queue } end
   end
 end
-for order, index in ipairs({ { 'z', scheduled_key }, { 'd', dead_key }, { 'e', ended_key } }) do
+for order, index in ipairs({ { 'z', scheduled_key() }, { 'd', dead_key() }, { 'e', ended_key() } }) do
   if string.find(WANTED, index[1], 1, true) then places[#places + 1] = { index[1], order + 1, '', index[2] } end
 end
 local at_order = ({ s = 1, z = 2, d = 3, e = 4 })[AT] or 0

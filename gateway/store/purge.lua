@@ -8,14 +8,14 @@ local function cancel(id, record)
   if record then cancel_record(id, record) end
   gone = gone + 1
 end
-for _, id in ipairs(redis.call('ZRANGE', scheduled_key, 0, most - 1)) do
-  redis.call('ZREM', scheduled_key, id)
+for _, id in ipairs(redis.call('ZRANGE', scheduled_key(), 0, most - 1)) do
+  redis.call('ZREM', scheduled_key(), id)
   cancel(id, (load_record(id)))
 end
 note_due()
-for _, id in ipairs(redis.call('ZRANGE', returned_key, 0, most - gone - 1)) do
+for _, id in ipairs(redis.call('ZRANGE', returned_key(), 0, most - gone - 1)) do
   if gone >= most then break end
-  redis.call('ZREM', returned_key, id)
+  redis.call('ZREM', returned_key(), id)
   local record = load_record(id)
   if record then redis.call('XDEL', stream_key(record[QUEUE]), record[ENTRY]) end
   cancel(id, record)

@@ -6,16 +6,16 @@
 -- how many wait, how many run, since when the oldest waits (ms; 0: none waits)}. Where not all results of that time are kept, it
 -- looks back as far as they reach.
 local since = now_ms - tonumber(ARGV[7]) * 1000
-for _, kept in ipairs({ { ended_key, MAX_RESULTS }, { dead_key, MAX_DEAD } }) do
+for _, kept in ipairs({ { ended_key(), MAX_RESULTS }, { dead_key(), MAX_DEAD } }) do
   if redis.call('ZCARD', kept[1]) >= kept[2] then
     since = math.max(since, tonumber(redis.call('ZRANGE', kept[1], 0, 0, 'WITHSCORES')[2]))
   end
 end
-local dead = redis.call('ZCOUNT', dead_key, since, '+inf')
-local out = { tonumber(redis.call('HGET', counts_key, 'bytes')) or 0, dead + redis.call('ZCOUNT', ended_key, since, '+inf'), dead }
+local dead = redis.call('ZCOUNT', dead_key(), since, '+inf')
+local out = { tonumber(redis.call('HGET', counts_key, 'bytes')) or 0, dead + redis.call('ZCOUNT', ended_key(), since, '+inf'), dead }
 
 local paused, names = {}, {}
-for _, field in ipairs(redis.call('HKEYS', queues_key)) do
+for _, field in ipairs(redis.call('HKEYS', queues_key())) do
   if string.sub(field, 1, 1) == '!' then
     paused[string.sub(field, 2)] = true
   elseif field ~= '' then
@@ -24,7 +24,7 @@ for _, field in ipairs(redis.call('HKEYS', queues_key)) do
 end
 table.sort(names)
 local returned, returned_since = nil, nil
-local first = redis.call('ZRANGE', returned_key, 0, 0, 'WITHSCORES')
+local first = redis.call('ZRANGE', returned_key(), 0, 0, 'WITHSCORES')
 if first[1] then
   local record = load_record(first[1])
   returned, returned_since = record and record[QUEUE], math.floor(tonumber(first[2]) / 1000)

@@ -7,7 +7,7 @@
 -- Returns {taken back, buried}. Notes in `leases` when to look again.
 local most, taken, buried, ghosts, longest, pending = tonumber(ARGV[7]), 0, 0, 0, 0, 0
 local cut = false
-for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
+for _, queue in ipairs(redis.call('HKEYS', queues_key())) do
   local key = stream_key(queue)
   if string.find(queue, '^[^!]') and redis.call('EXISTS', key) == 1 and #redis.call('XINFO', 'GROUPS', key) > 0 then
     local from = '-'

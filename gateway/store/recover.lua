@@ -6,7 +6,7 @@
 -- ARGV: scope, consumer, then queue, entry for each it knows. Returns how many it gave back; at most 100 a queue in one call.
 local known, given = {}, 0
 for i = 8, #ARGV, 2 do known[ARGV[i] .. ' ' .. ARGV[i + 1]] = true end
-for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
+for _, queue in ipairs(redis.call('HKEYS', queues_key())) do
   local key = stream_key(queue)
   if string.find(queue, '^[^!]') and redis.call('EXISTS', key) == 1 then
     for _, row in ipairs(redis.call('XPENDING', key, group, '-', '+', 100, ARGV[7])) do

@@ -8,7 +8,7 @@ for i = 7, #ARGV do
   local id = ARGV[i]
   local record = load_record(id)
   if record and record[CLIENT] == client and record[STATE] == DEAD then
-    redis.call('ZREM', dead_key, id)
+    redis.call('ZREM', dead_key(), id)
     record[DUE], record[ATTEMPTS], record[CRASHES], record[FENCE] = now_ms, 0, 0, 0
     record[FINISHED], record[REASON], record[EXPIRES] = 0, '', 0
     append(id, record)

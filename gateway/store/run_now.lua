@@ -6,7 +6,7 @@ local started = 0
 for i = 7, #ARGV do
   local id = ARGV[i]
   local record = load_record(id)
-  if record and record[CLIENT] == client and redis.call('ZREM', scheduled_key, id) == 1 then
+  if record and record[CLIENT] == client and redis.call('ZREM', scheduled_key(), id) == 1 then
     record[DUE] = now_ms
     append(id, record)
     started = started + 1

@@ -11,9 +11,9 @@ local in_flight, oldest, oldest_id, paused = 0, 0, '', {}
 local function waits_since(ms, id)
   if oldest == 0 or ms < oldest then oldest, oldest_id = ms, id end
 end
-local returned = redis.call('ZRANGE', returned_key, 0, 0, 'WITHSCORES')
+local returned = redis.call('ZRANGE', returned_key(), 0, 0, 'WITHSCORES')
 if returned[2] then waits_since(math.floor(tonumber(returned[2]) / 1000), returned[1]) end
-for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
+for _, queue in ipairs(redis.call('HKEYS', queues_key())) do
   local key = stream_key(queue)
   if string.sub(queue, 1, 1) == '!' then
     paused[#paused + 1] = string.sub(queue, 2)
@@ -29,7 +29,7 @@ for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
   end
 end
 local all = tonumber(counts[5]) or 0
-local scheduled = redis.call('ZCARD', scheduled_key)
-local dead = redis.call('ZCOUNT', dead_key, now_ms - DEAD_TTL * 1000, '+inf')
+local scheduled = redis.call('ZCARD', scheduled_key())
+local dead = redis.call('ZCOUNT', dead_key(), now_ms - DEAD_TTL * 1000, '+inf')
 return { string.format('%d%06d', now_s, now_us), window.used, window.reset, in_flight,
          math.max(0, all - scheduled - in_flight), scheduled, dead, oldest, oldest_id, unpack(paused) }

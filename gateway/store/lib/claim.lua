@@ -12,7 +12,7 @@ local function tier_limit(name)
 end
 
 local function limit_now()
-  local text = redis.call('GET', config_key)
+  local text = redis.call('GET', config_key())
   local ok, config = pcall(cjson.decode, text or '')
   if not ok or type(config) ~= 'table' then return tier_limit('default') end
   local own = type(config['rate_limit']) == 'table' and tonumber(config['rate_limit']['max_concurrent'])
@@ -24,7 +24,7 @@ end
 -- come to; and whether a queue is paused.
 local function read_queues()
   local list, in_flight, paused = {}, 0, {}
-  local stored = redis.call('HGETALL', queues_key)
+  local stored = redis.call('HGETALL', queues_key())
   local virtual = 0
   for i = 1, #stored, 2 do
     if stored[i] == '' then
@@ -106,14 +106,14 @@ local function claim_one_by_one(claim, queues, virtual, is_paused, consumer, wan
   end
 
   -- Entries taken back from a dead or draining dispatcher: still in the stream, no longer pending.
-  local returned = redis.call('ZRANGE', returned_key, 0, want + 15 + MOST_SPARED)
+  local returned = redis.call('ZRANGE', returned_key(), 0, want + 15 + MOST_SPARED)
   for i, id in ipairs(returned) do
     local record, packed = load_record(id)
     if not record or record[STATE] ~= IN_STREAM then
-      redis.call('ZREM', returned_key, id)
+      redis.call('ZREM', returned_key(), id)
     elseif expired(record) then
       drop_entry(record[QUEUE], record[ENTRY])
-      redis.call('ZREM', returned_key, id)
+      redis.call('ZREM', returned_key(), id)
       bury(id, record, 'expired')
     elseif not blocked[record[QUEUE]] then
       if not fits(record[QUEUE], record[BOUND]) then
@@ -126,7 +126,7 @@ local function claim_one_by_one(claim, queues, virtual, is_paused, consumer, wan
       else
         if last_chance(record) then claim.chances = claim.chances - 1 end
         local fence = record[FENCE] + 1
-        redis.call('ZREM', returned_key, id)
+        redis.call('ZREM', returned_key(), id)
         local got = redis.call('XCLAIM', stream_key(record[QUEUE]), group, consumer, 0, record[ENTRY],
           'RETRYCOUNT', fence, 'FORCE', 'JUSTID')
         if got[1] then claim.start(record[QUEUE], record[ENTRY], fence, id, packed) end
@@ -198,9 +198,9 @@ local function claim_one_by_one(claim, queues, virtual, is_paused, consumer, wan
   end
   if contended then
     for _, queue in ipairs(queues) do
-      if queue.moved then redis.call('HSET', queues_key, queue.name, string.format('%.6f', queue.pass)) end
+      if queue.moved then redis.call('HSET', queues_key(), queue.name, string.format('%.6f', queue.pass)) end
     end
-    redis.call('HSET', queues_key, '', string.format('%.6f', virtual))
+    redis.call('HSET', queues_key(), '', string.format('%.6f', virtual))
   end
   return drained and not odd, #returned == 0
 end

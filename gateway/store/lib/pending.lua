@@ -18,6 +18,6 @@ local function give_back(id, record, fence)
   record[FENCE] = fence
   save_record(id, record)
   local ms, seq = string.match(record[ENTRY], '^(%d+)-(%d+)$')
-  redis.call('ZADD', returned_key, tonumber(ms) * 1000 + math.min(tonumber(seq), 999), id)
+  redis.call('ZADD', returned_key(), tonumber(ms) * 1000 + math.min(tonumber(seq), 999), id)
   redis.call('HSET', counts_key, 'returned', 1)
 end

@@ -12,10 +12,16 @@ local MOST_EARLIER = 20 -- attempts that are kept
 local IN_STREAM, SCHEDULED, RETRYING, SUCCEEDED, DEAD, CANCELLED = 'q', 's', 'r', 'S', 'D', 'C'
 
 -- The id of a fresh task says which entry it is: 12 digits of ms, 4 or more of the sequence number (which grows while the clock
--- is put back), then 16 that make it unique.
+-- is put back), then 16 that make it unique. Tasks of many clients that come at once are mostly the same entry, of other streams.
+local beginnings = {}
 local function id_at(entry, unique)
-  local ms, seq = string.match(entry, '^(%d+)-(%d+)$')
-  return string.format('%012x%04x', tonumber(ms), tonumber(seq)) .. unique
+  local beginning = beginnings[entry]
+  if not beginning then
+    local ms, seq = string.match(entry, '^(%d+)-(%d+)$')
+    beginning = string.format('%012x%04x', tonumber(ms), tonumber(seq))
+    beginnings[entry] = beginning
+  end
+  return beginning .. unique
 end
 
 local function load_record(id)
@@ -69,7 +75,7 @@ local function find_task(id)
   if record then return record, packed end
   if not string.find(id, '^%x+$') or #id < 32 then return nil end
   local entry = string.format('%.0f-%.0f', tonumber(string.sub(id, 1, 12), 16), tonumber(string.sub(id, 13, -17), 16))
-  for _, queue in ipairs(redis.call('HKEYS', queues_key)) do
+  for _, queue in ipairs(redis.call('HKEYS', queues_key())) do
     if string.find(queue, '^[^!]') then
       local key = stream_key(queue)
       local found = redis.call('EXISTS', key) == 1 and entry_at(key, entry)
@@ -108,22 +114,22 @@ local function trim(key, most, ttl)
 end
 
 -- `ended` among the counts is never less than the index of results holds, so that a finish need not count.
-local function trim_ended() redis.call('HSET', counts_key, 'ended', trim(ended_key, MAX_RESULTS, RESULT_TTL)) end
+local function trim_ended() redis.call('HSET', counts_key, 'ended', trim(ended_key(), MAX_RESULTS, RESULT_TTL)) end
 
 -- Ends a task that needs its payload no more (succeeded, cancelled). Counts are the caller's affair.
 local function store_ended(id, record, state)
   record[STATE], record[ENTRY], record[DUE], record[FINISHED] = state, '', 0, now_ms
   record[HEADERS], record[HAS_BODY], record[BODY] = '', 0, ''
   redis.call('SET', task_key(id), cmsgpack.pack(record), 'EX', RESULT_TTL)
-  redis.call('ZADD', ended_key, now_ms, id)
+  redis.call('ZADD', ended_key(), now_ms, id)
 end
 
 -- Ends a task as a dead letter, payload kept for inspection and replay. Counts are the caller's affair.
 local function store_dead(id, record, reason)
   record[STATE], record[ENTRY], record[DUE], record[FINISHED], record[REASON] = DEAD, '', 0, now_ms, reason
   redis.call('SET', task_key(id), cmsgpack.pack(record), 'EX', DEAD_TTL)
-  redis.call('ZADD', dead_key, now_ms, id)
-  trim(dead_key, MAX_DEAD, DEAD_TTL)
+  redis.call('ZADD', dead_key(), now_ms, id)
+  trim(dead_key(), MAX_DEAD, DEAD_TTL)
 end
 
 local function cancel_record(id, record)
@@ -143,7 +149,7 @@ local function append(id, record)
   if redis.call('EXISTS', key) == 0 then
     redis.call('XGROUP', 'CREATE', key, group, '0', 'MKSTREAM')
   end
-  redis.call('HSETNX', queues_key, record[QUEUE], 0)
+  redis.call('HSETNX', queues_key(), record[QUEUE], 0)
   if record[BOUND] > 0 or record[EXPIRES] > 0 then redis.call('HSET', counts_key, 'odd', 1) end
   record[STATE] = IN_STREAM
   record[ENTRY] = redis.call('XADD', key, '*', 't', id)
@@ -159,7 +165,7 @@ end
 
 -- Keeps `due` at the client's earliest scheduled task; rings when all have to wake earlier.
 local function note_due()
-  local first = redis.call('ZRANGE', scheduled_key, 0, 0, 'WITHSCORES')
+  local first = redis.call('ZRANGE', scheduled_key(), 0, 0, 'WITHSCORES')
   if not first[1] then
     redis.call('ZREM', due_key, client)
     return
@@ -173,6 +179,6 @@ end
 local function schedule(id, record, due, state)
   record[STATE], record[ENTRY], record[DUE] = state, '', due
   save_record(id, record)
-  redis.call('ZADD', scheduled_key, due, id)
+  redis.call('ZADD', scheduled_key(), due, id)
   note_due()
 end

@@ -8,14 +8,18 @@ local policy = cmsgpack.unpack(ARGV[6])
 local RESULT_TTL, MAX_RESULTS, DEAD_TTL, MAX_DEAD, MAX_DELIVERIES, LEASE_MS, TIERS, WEIGHTS = unpack(policy, 1, 8)
 local BELL = bell_head .. tag -- says 'r' and a client that is ready, 'd' for due earlier, 'c' and a client that changed
 
-local client, group, stream_head, config_key, counts_key, queues_key, returned_key, scheduled_key, dead_key, ended_key
+local client, group, stream_head, counts_key
 local function enter(name)
-  local tail = name .. tag
   client, group, stream_head = name, 'client:' .. name, prefix .. 'stream:' .. name .. ':'
-  config_key, counts_key, queues_key = prefix .. 'client_config:' .. tail, prefix .. 'counts:' .. tail, prefix .. 'queues:' .. tail
-  returned_key, scheduled_key = prefix .. 'returned:' .. tail, prefix .. 'scheduled:' .. tail
-  dead_key, ended_key = prefix .. 'dead:' .. tail, prefix .. 'ended:' .. tail
+  counts_key = prefix .. 'counts:' .. name .. tag
 end
+-- Made when they are asked for: a script for many clients would make most of them in vain.
+local function config_key() return prefix .. 'client_config:' .. client .. tag end
+local function queues_key() return prefix .. 'queues:' .. client .. tag end
+local function returned_key() return prefix .. 'returned:' .. client .. tag end
+local function scheduled_key() return prefix .. 'scheduled:' .. client .. tag end
+local function dead_key() return prefix .. 'dead:' .. client .. tag end
+local function ended_key() return prefix .. 'ended:' .. client .. tag end
 if ARGV[5] ~= '' then enter(ARGV[5]) end
 
 local function task_key(id) return prefix .. 'task:' .. id .. tag end
@@ -35,12 +39,8 @@ local function mark_ready(quiet)
   end
 end
 
--- Does it for one client of many: what is wrong with the keys of one must not be the others' affair. Returns nothing, or the error.
-local function guarded(do_it)
-  local ok, problem = pcall(do_it)
-  if ok then return nil end
-  return type(problem) == 'table' and problem.err or tostring(problem)
-end
+-- What went wrong for one client of many, from what `pcall` caught: the keys of one must not be the others' affair.
+local function worded(problem) return type(problem) == 'table' and problem.err or tostring(problem) end
 
 -- Something changed that may let waiting work start: the next admission has to look again, and so do dispatchers.
 local function look_again()

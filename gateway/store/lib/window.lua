@@ -38,7 +38,10 @@ local function read_window(algorithm, n, o, l, present)
   end
   local used, oldest, second, here, expired = read_sliding(n, o, l, present)
   local reset = used > 0 and math.max(1, oldest + SPAN - now_s) or 0
-  return { used = used, reset = reset, oldest = oldest, second = second, here = here, expired = expired }
+  return {
+    used = used, reset = reset, oldest = oldest, second = second, here = here, expired = expired,
+    told_oldest = tonumber(o), told_last = tonumber(l),
+  }
 end
 
 -- Whole seconds until `cost` fits under `limit`, if nobody else comes: rounded up, never 0.
@@ -83,11 +86,13 @@ end
 local function write_window(window, fields)
   local minute = minute_key()
   if redis.call('INCRBY', minute, window.added) == window.added then redis.call('EXPIRE', minute, 120) end
-  if window.fixed then
-    redis.call('HSET', counts_key, unpack(fields))
-    return
+  if not window.fixed then
+    if window.expired then redis.call('HDEL', counts_key, unpack(window.expired)) end
+    local n = #fields
+    fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'n', window.used, window.second, window.here
+    -- These two seldom change.
+    if window.oldest ~= window.told_oldest then fields[#fields + 1], fields[#fields + 2] = 'o', window.oldest end
+    if window.second ~= window.told_last then fields[#fields + 1], fields[#fields + 2] = 'l', window.second end
   end
-  if window.expired then redis.call('HDEL', counts_key, unpack(window.expired)) end
-  redis.call('HSET', counts_key, 'n', window.used, 'o', window.oldest, 'l', window.second, window.second, window.here,
-    unpack(fields))
+  redis.call('HSET', counts_key, unpack(fields))
 end
