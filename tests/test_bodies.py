@@ -145,6 +145,12 @@ def test_what_is_not_json_is_refused_before_anything_else(raw: bytes) -> None:
             b'{"client_id":"abc","task":{"url":"http://a/","headers":{"X-A":"1","X-A":"2"}}}',
             "$.task.headers.X-A: given twice",
         ),
+        (
+            rb'{"client_id":"abc","cost":1,"cost":2,"task":{"url":"http://a/","headers":{"X-A":"\u0022\u0022"}}}',
+            "$.cost: given twice",
+        ),
+        (rb'{"client_id":"abc","task":{"url":"http://a/","body":"\\\""},"cost" :1,"cost":2}', "$.cost: given twice"),
+        (rb'{"client_id":"abc","task":{"url":"http://a/","body":"\\"},"cost":1,"cost" :2}', "$.cost: given twice"),
     ],
 )
 def test_a_wrong_field_is_named(raw: bytes, named: str) -> None:

@@ -1,11 +1,12 @@
-"""The shape of the enqueue bodies, as msgspec decodes it and the OpenAPI document shows it."""
+"""The shape of the enqueue bodies, as msgspec decodes it and the OpenAPI document shows it. What is absent or null is
+not written when a body is encoded again (see `gateway.api.decoding`)."""
 
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from gateway.api.task_rules import HEADER_NAME, KEY, METHODS, TimingFields
+from gateway.api.task_rules import HEADER_NAME, KEY, METHODS, TimingFields, Written
 from gateway.models import (
     CLIENT_ID_PATTERN,
     DEFAULT_MAX_RETRY,
@@ -30,7 +31,7 @@ class OverrideBody(msgspec.Struct, forbid_unknown_fields=True):
     requests_per_min: Annotated[Number, Meta(description="requests admitted in any 60 seconds", examples=[200])]
 
 
-class TaskBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class TaskBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """`task`. ``body`` stays as it was written: an object is passed on byte for byte."""
 
     url: Annotated[
@@ -52,17 +53,17 @@ class TaskBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         ),
     ] = None
     body: Annotated[
-        msgspec.Raw,
+        Written,
         Meta(
             description="a string is sent as it is; an object or array is sent as JSON with its content type",
             examples=['{"event": "user.created"}'],
             extra_json_schema={"type": ["string", "object", "array", "null"]},
         ),
-    ] = msgspec.field(default_factory=msgspec.Raw)
+    ] = msgspec.UNSET
     cost: Annotated[Number | None, Meta(description="the same as the task's cost beside it")] = None
 
 
-class ItemBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class ItemBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """An enqueue body without its client, which is what a batch holds."""
 
     task: TaskBody
@@ -114,7 +115,7 @@ class ItemBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 ClientIdField = Annotated[
-    msgspec.Raw,
+    Written,
     Meta(
         description="may be given as the header X-Client-ID instead",
         examples=["my-service-123"],
@@ -126,11 +127,11 @@ ClientIdField = Annotated[
 class EnqueueBody(ItemBody, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /v1/enqueue`. ``client_id`` is judged by the client middleware, whatever its type."""
 
-    client_id: ClientIdField = msgspec.field(default_factory=msgspec.Raw)
+    client_id: ClientIdField = msgspec.UNSET
 
 
-class BatchBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class BatchBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """The body of `POST /v1/enqueue/batch`."""
 
     tasks: Annotated[list[ItemBody], Meta(min_length=1, max_length=BATCH_MAX)]
-    client_id: ClientIdField = msgspec.field(default_factory=msgspec.Raw)
+    client_id: ClientIdField = msgspec.UNSET

@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 
 from gateway.api.bodies import BatchBody, EnqueueBody, ItemBody, OverrideBody, TaskBody
-from gateway.api.task_rules import Rules, TaskFields
+from gateway.api.task_rules import Rules, Written
 from gateway.errors import InvalidBody
-from gateway.middleware.contracts import Ask, Asked, Given
+from gateway.middleware.contracts import Ask, Asked, Given, path_of
 from gateway.middleware.strict_json import check_syntax, explain, malformed, refuse_duplicates
 from gateway.models import DEFAULT_MAX_RETRY, DEFAULT_TIMEOUT, RateLimit
 
 
 class _Who(msgspec.Struct):
-    client_id: msgspec.Raw = msgspec.Raw(b"")
+    client_id: Written = msgspec.UNSET
 
 
 class _RawHeaders(msgspec.Struct):
@@ -30,9 +30,8 @@ class _Items(msgspec.Struct):
     tasks: list[msgspec.Raw]
 
 
-_NOTHING = msgspec.Raw(b"")
-_SPACED = re.compile(rb'"\s+:')
-
+_encode = msgspec.json.Encoder().encode
+_decode_text = msgspec.json.Decoder(str).decode
 _WHO = msgspec.json.Decoder(_Who)
 _ENQUEUE = msgspec.json.Decoder(EnqueueBody)
 _BATCH = msgspec.json.Decoder(BatchBody)
@@ -61,83 +60,88 @@ class Decoding:
 
     def enqueue(self, raw: bytes, given: Given) -> Asked:
         """The body of `POST /v1/enqueue`. Raises `InvalidBody` only for what is not JSON."""
-        body, asked = _decoded(_ENQUEUE, raw, FIELDS)
+        body, client_id, problem = _decoded(_ENQUEUE, raw, FIELDS)
         if body is None:
-            return asked
+            return Asked(client_id=client_id, asks=[], problem=problem)
         try:
-            _refuse_hidden(raw, body, [body])
+            _refuse_hidden(raw, body)
             key = _one_key(body.idempotency_key, given.idempotency_key)
-            asks = [self._ask(body, "$", key, given.now)]
+            asks = [self._ask(body, None, key, given.now)]
         except InvalidBody as problem:
-            return Asked(client_id=asked.client_id, asks=[], problem=problem)
-        return Asked(client_id=asked.client_id, asks=asks)
+            return Asked(client_id=client_id, asks=[], problem=problem)
+        return Asked(client_id=client_id, asks=asks)
 
     def batch(self, raw: bytes, given: Given) -> Asked:
         """The body of `POST /v1/enqueue/batch`: one malformed task is the problem of the whole."""
-        body, asked = _decoded(_BATCH, raw, BATCH_FIELDS)
+        body, client_id, problem = _decoded(_BATCH, raw, BATCH_FIELDS)
         if body is None:
-            return asked
+            return Asked(client_id=client_id, asks=[], problem=problem)
         try:
             if given.idempotency_key is not None:
                 msg = "the header Idempotency-Key would name every task; give $.tasks[…].idempotency_key"
                 raise InvalidBody(msg)
-            _refuse_hidden(raw, body, body.tasks)
-            asks = [
-                self._ask(item, f"$.tasks[{index}]", item.idempotency_key, given.now)
-                for index, item in enumerate(body.tasks)
-            ]
+            _refuse_hidden(raw, body)
+            asks = [self._ask(item, index, item.idempotency_key, given.now) for index, item in enumerate(body.tasks)]
         except InvalidBody as problem:
-            return Asked(client_id=asked.client_id, asks=[], problem=problem)
-        return Asked(client_id=asked.client_id, asks=asks)
+            return Asked(client_id=client_id, asks=[], problem=problem)
+        return Asked(client_id=client_id, asks=asks)
 
-    def _ask(self, item: ItemBody, path: str, key: str | None, now: float) -> Ask:
+    def _ask(self, item: ItemBody, index: int | None, key: str | None, now: float) -> Ask:
+        """The rules name a field from its task on; where that stands is only worded where something is wrong."""
         rules, task = self._rules, item.task
-        headers, body = rules.content(
-            TaskFields(url=task.url, method=task.method, headers=task.headers or {}, body=bytes(task.body)), path
-        )
-        start = rules.start(item.delay, item.run_at, item.expires_at, path, now)
-        limit = item.rate_limit
-        return Ask(
-            path=path,
-            queue=rules.queue(item.queue, path),
-            method=rules.method(task.method, path),
-            url=rules.url(task.url, path),
-            headers=headers,
-            body=body,
-            delay=start.delay,
-            run_at=start.run_at,
-            expires_at=start.expires_at,
-            override=None if limit is None else RateLimit(limit.max_concurrent, limit.requests_per_min),
-            cost=rules.cost(item.cost, task.cost, path),
-            cost_path=f"{path}.task.cost" if item.cost is None and task.cost is not None else f"{path}.cost",
-            max_retry=DEFAULT_MAX_RETRY if item.max_retry is None else item.max_retry,
-            timeout=DEFAULT_TIMEOUT if item.timeout is None else item.timeout,
-            idempotency_key=rules.key(key, path),
-            labels=rules.labels(item.labels, path),
-        )
+        try:
+            headers, body = rules.content(task.headers, task.body)
+            start = rules.start(item.delay, item.run_at, item.expires_at, now)
+            limit = item.rate_limit
+            return Ask(
+                index=index,
+                queue=rules.queue(item.queue),
+                method=rules.method(task.method),
+                url=rules.url(task.url),
+                headers=headers,
+                body=body,
+                delay=start.delay,
+                run_at=start.run_at,
+                expires_at=start.expires_at,
+                override=None if limit is None else RateLimit(limit.max_concurrent, limit.requests_per_min),
+                cost=rules.cost(item.cost, task.cost),
+                cost_field="task.cost" if item.cost is None and task.cost is not None else "cost",
+                max_retry=DEFAULT_MAX_RETRY if item.max_retry is None else item.max_retry,
+                timeout=DEFAULT_TIMEOUT if item.timeout is None else item.timeout,
+                idempotency_key=rules.key(key),
+                labels=rules.labels(item.labels),
+            )
+        except InvalidBody as problem:
+            msg = f"{path_of(index)}.{problem.message}"
+            raise InvalidBody(msg) from None
 
 
-def _decoded(decoder: msgspec.json.Decoder[Any], raw: bytes, fields: dict[str, Any]) -> tuple[Any, Asked]:
-    """The decoded body, None where it has a problem, and so far known: who asks, what is wrong."""
+def _decoded(
+    decoder: msgspec.json.Decoder[Any], raw: bytes, fields: dict[str, Any]
+) -> tuple[Any, object, InvalidBody | None]:
+    """The decoded body, None where it has a problem; who asks, as far as that is known; what is wrong."""
     try:
         raw.decode("utf-8")  # the decoder does not look at what it passes over
         body = decoder.decode(raw)
     except msgspec.ValidationError as problem:
         if not check_syntax(raw):
-            return None, Asked(client_id=None, asks=[], problem=InvalidBody("$: the body must be a JSON object"))
+            return None, None, InvalidBody("$: the body must be a JSON object")
         wrong = _named_header(explain(problem, fields), raw)
-        return None, Asked(client_id=_plain(_WHO.decode(raw).client_id), asks=[], problem=wrong)
+        return None, _plain(_WHO.decode(raw).client_id), wrong
     except (ValueError, RecursionError) as problem:
         raise malformed(problem, raw) from None
-    return body, Asked(client_id=_plain(body.client_id), asks=[])
+    return body, _plain(body.client_id), None
 
 
-def _plain(raw: msgspec.Raw) -> object:
+def _plain(raw: Written) -> object:
     """A client id as it stood there; what can't be one comes back as something that is none."""
-    text = bytes(raw)
-    if not text or text == b"null":
+    if raw is msgspec.UNSET:
         return None
-    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else text
+    try:
+        return _decode_text(raw)
+    except msgspec.ValidationError:  # no string
+        text = bytes(raw)
+        return None if text == b"null" else text
 
 
 def _one_key(body: str | None, header: str | None) -> str | None:
@@ -147,32 +151,20 @@ def _one_key(body: str | None, header: str | None) -> str | None:
     return header if body is None else body
 
 
-def _refuse_hidden(raw: bytes, body: msgspec.Struct, items: list[Any]) -> None:
-    """Refuse duplicate keys, with a cheap look first: where the text has as many names as the decoder kept, none was
-    dropped. An explicit null is not kept either, so it only makes the look a thorough one."""
-    kept = _present(body)
-    names = _names(raw)
-    for item in items:
-        task = item.task
-        kept += _present(task) + len(task.headers or ())
-        if item is not body:
-            kept += _present(item)
-        if item.rate_limit is not None:
-            kept += len(_LIMIT)
-        names -= _names(task.body)
-    if names != kept or _SPACED.search(raw):
+def _refuse_hidden(raw: bytes, body: msgspec.Struct) -> None:
+    """Refuse duplicate keys, with a cheap look first: written again, what the decoder kept has as many strings as the
+    text, or one was dropped, and a name is a string. An explicit null is not kept either, so it only makes the look a
+    thorough one."""
+    if _quotes(raw) != _quotes(_encode(body)):
         refuse_duplicates(raw)
 
 
-def _names(raw: bytes | msgspec.Raw) -> int:
-    """How many names JSON holds, those apart that have a space before their colon. In a string, a quotation mark has a
-    backslash before it; a name that ends in one is counted too little, and no field or header has such a name."""
-    text = bytes(raw)
-    return text.count(b'":') - text.count(b'\\":')
-
-
-def _present(struct: msgspec.Struct) -> int:
-    return sum(value is not None and value != _NOTHING for value in msgspec.structs.astuple(struct))
+def _quotes(text: bytes) -> int:
+    """How many quotation marks of JSON begin or end a string: those that no odd number of backslashes stands before."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"")
+        return text.count(b'"') - text.count(b'\\"')
+    return text.count(b'"')
 
 
 def _named_header(problem: InvalidBody, raw: bytes) -> InvalidBody:

@@ -66,12 +66,12 @@ class Express(Protocol):
 class Ask(Unshown, frozen=True, kw_only=True):
     """One task asked for, valid by itself; no policy has been applied yet.
 
-    ``path`` is where it stood in the body (`$`, `$.tasks[3]`), ``override`` its own rate limit if it asked for one,
-    ``cost_path`` where its cost stood.
+    ``index`` is where it stood in a batch, None where it was the whole body; ``override`` its own rate limit if it
+    asked for one; ``cost_field`` where its cost stood.
     ``run_at`` and ``expires_at`` are Unix ms, 0: none; ``delay`` and ``timeout`` are seconds.
     """
 
-    path: str
+    index: int | None
     queue: str
     method: str
     url: str
@@ -82,11 +82,25 @@ class Ask(Unshown, frozen=True, kw_only=True):
     expires_at: int
     override: RateLimit | None
     cost: int
-    cost_path: str
+    cost_field: str
     max_retry: int
     timeout: float
     idempotency_key: str | None
     labels: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Where it stood in the body."""
+        return path_of(self.index)
+
+
+def path_of(index: int | None) -> str:
+    """The JSON path of the task with that index in a batch, or of the one that is the whole body.
+
+    >>> path_of(3), path_of(None)
+    ('$.tasks[3]', '$')
+    """
+    return "$" if index is None else f"$.tasks[{index}]"
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,8 +43,8 @@ def plan(ask: Ask, client: Client, settings: Settings, guard: TargetCheck, trace
         limit = _limit(ask, client, settings)
         if ask.cost > limit.requests_per_min:
             msg = (
-                f"{ask.cost_path}: {ask.cost} is more than the limit of {limit.requests_per_min} requests per minute "
-                "and would never fit"
+                f"{ask.path}.{ask.cost_field}: {ask.cost} is more than the limit of {limit.requests_per_min} "
+                "requests per minute and would never fit"
             )
             raise InvalidBody(msg)
         refused = guard.check_literal(ask.url)
