@@ -19,7 +19,7 @@ DEFAULT_TIMEOUT = 1800  # seconds
 Source = Literal["client", "tier", "default"]
 
 
-class RateLimit(msgspec.Struct, frozen=True):
+class RateLimit(msgspec.Struct, frozen=True, gc=False):
     """A policy's two numbers: calls in flight at once, admitted requests in any 60 s."""
 
     max_concurrent: int
@@ -53,13 +53,12 @@ class Unshown(msgspec.Struct, frozen=True):
         return f"<{type(self).__name__}>"
 
 
-class TaskSpec(Unshown, frozen=True, kw_only=True):
-    """One accepted-to-be task: what `store.tasks.admit` stores.
+class Task(Unshown, frozen=True, gc=False):
+    """One task as it is asked for, valid by itself.
 
-    ``delay`` and ``run_at`` (Unix ms, 0: none) exclude each other. ``bound`` is the override's ``max_concurrent``, 0
-    where the client's limit holds. ``headers`` are what the caller gave; what the gateway adds is added by the sender.
-    ``fingerprint`` identifies queue, url, method, headers and body for the idempotency check. ``trace`` is its trace
-    context, as `gateway.tracing.context` joins it; ``labels`` are what operators find the task by.
+    ``delay`` and ``run_at`` exclude each other; ``run_at`` and ``expires_at`` are Unix ms, 0: none; ``delay`` and
+    ``timeout`` are seconds. ``headers`` are what the caller gave; what the gateway adds is added by the sender.
+    ``labels`` are what operators find the task by.
     """
 
     queue: str
@@ -70,18 +69,29 @@ class TaskSpec(Unshown, frozen=True, kw_only=True):
     delay: float = 0
     run_at: int = 0
     expires_at: int = 0
-    bound: int = 0
-    requests_per_min: int
     cost: int = 1
     max_retry: int = DEFAULT_MAX_RETRY
     timeout: float = DEFAULT_TIMEOUT
     idempotency_key: str | None = None
-    fingerprint: bytes = b""
-    trace: str = ""
     labels: tuple[str, ...] = ()
 
 
-class Window(msgspec.Struct, frozen=True):
+class TaskSpec(Unshown, frozen=True, gc=False):
+    """One accepted-to-be task: what `store.tasks.admit` stores.
+
+    ``bound`` is the override's ``max_concurrent``, 0 where the client's limit holds. ``fingerprint`` identifies queue,
+    url, method, headers and body for the idempotency check. ``trace`` is its trace context, as
+    `gateway.tracing.context` joins it.
+    """
+
+    task: Task
+    requests_per_min: int
+    bound: int = 0
+    fingerprint: bytes = b""
+    trace: str = ""
+
+
+class Window(msgspec.Struct, frozen=True, gc=False):
     """A client's window as a script saw it: ``used`` of it, ``reset`` seconds until something of it frees (0: unused).
     ``now`` is Redis's clock in Unix seconds."""
 
@@ -90,7 +100,7 @@ class Window(msgspec.Struct, frozen=True):
     now: float
 
 
-class Admitted(msgspec.Struct, frozen=True):
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     """Stored. ``created``: this request also created its client. ``scheduled``: it waits for its time."""
 
     task_id: str
@@ -99,21 +109,21 @@ class Admitted(msgspec.Struct, frozen=True):
     scheduled: bool = False
 
 
-class Duplicate(msgspec.Struct, frozen=True):
+class Duplicate(msgspec.Struct, frozen=True, gc=False):
     """The idempotency key was used within its time for the same task."""
 
     task_id: str
     window: Window
 
 
-class KeyConflict(msgspec.Struct, frozen=True):
+class KeyConflict(msgspec.Struct, frozen=True, gc=False):
     """The idempotency key was used within its time for a different task."""
 
     task_id: str
     window: Window
 
 
-class RateLimited(msgspec.Struct, frozen=True):
+class RateLimited(msgspec.Struct, frozen=True, gc=False):
     """The window has no room. ``retry_after``: whole seconds until this request's cost fits, if nobody else comes."""
 
     window: Window

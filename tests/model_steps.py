@@ -18,6 +18,7 @@ from model import (
     seconds,
 )
 
+from gateway import models
 from gateway.models import (
     Admission,
     Admitted,
@@ -67,7 +68,7 @@ class Steps(RuleBasedStateMachine):
         delayed = seconds(request["delay"]) if request["delay"] else 0
         absolute = request["absolute"] and delayed > 0
         # As the API does it: moments are the caller's, Redis's clock judges them.
-        return TaskSpec(
+        task = models.Task(
             queue=request["queue"],
             method="POST",
             url="http://target/",
@@ -76,10 +77,13 @@ class Steps(RuleBasedStateMachine):
             delay=0 if absolute else delayed,
             run_at=now + delayed * 1000 if absolute else 0,
             expires_at=0 if request["expires"] is None else now + seconds(request["expires"]) * 1000,
-            bound=request["bound"],
-            requests_per_min=request["limit"],
             cost=request["cost"],
             idempotency_key=request["key"],
+        )
+        return TaskSpec(
+            task,
+            requests_per_min=request["limit"],
+            bound=request["bound"],
             fingerprint=request["fingerprint"],
         )
 

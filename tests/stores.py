@@ -16,6 +16,7 @@ from gateway.models import (
     Outcome,
     RateLimit,
     State,
+    Task,
     TaskSpec,
     Verdict,
 )
@@ -30,9 +31,10 @@ def spec(**changes: Any) -> TaskSpec:
         "url": "http://target/hook",
         "headers": {"X-A": "1"},
         "body": b"hello",
-        "requests_per_min": 1000,
+        **changes,
     }
-    return TaskSpec(**{**fields, **changes})
+    limits = {name: fields.pop(name) for name in ("bound", "fingerprint", "trace") if name in fields}
+    return TaskSpec(requests_per_min=fields.pop("requests_per_min", 1000), task=Task(**fields), **limits)
 
 
 def outcome(verdict: Verdict, status: int = 200) -> Outcome:

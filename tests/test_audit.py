@@ -7,7 +7,7 @@ import pytest
 import redis.asyncio as redis
 
 from gateway import metrics
-from gateway.models import Admitted, Attempt, ClaimedTask, Outcome, TaskSpec, Verdict
+from gateway.models import Admitted, Attempt, ClaimedTask, Outcome, Task, TaskSpec, Verdict
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 
@@ -33,9 +33,8 @@ async def raw(store_url: str) -> AsyncIterator[Any]:
 
 
 async def admit(store: Store, **changes: Any) -> str:
-    spec = TaskSpec(
-        queue="default", method="POST", url="http://target/", headers={}, body=None, requests_per_min=100, **changes
-    )
+    task = Task(queue="default", method="POST", url="http://target/", headers={}, body=None, **changes)
+    spec = TaskSpec(task, requests_per_min=100)
     admitted = await store.tasks.admit("acme", spec, create=True)
     assert isinstance(admitted, Admitted)
     return admitted.task_id

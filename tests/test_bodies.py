@@ -10,6 +10,7 @@ from gateway.api.decoding import Decoding
 from gateway.api.task_rules import Rules
 from gateway.errors import InvalidBody
 from gateway.middleware.contracts import Asked, Given
+from gateway.models import Task
 from gateway.settings import Settings
 
 NOW = 1_700_000_000.0
@@ -24,6 +25,10 @@ def decode(raw: bytes, key: str | None = None, decoding: Decoding = DECODING) ->
 def body(task: Any = None, **fields: Any) -> bytes:
     task = {"url": "http://example.com/", **(task or {})}
     return json.dumps({"client_id": "abc", "task": task, **fields}).encode()
+
+
+def tasks(asked: Asked) -> list[Task]:
+    return [ask.task for ask in asked.asks]
 
 
 def problem(asked: Asked) -> str:
@@ -210,41 +215,41 @@ def test_null_is_absent() -> None:
     """Every optional field takes null for its default."""
     names = ["queue", "delay", "run_at", "expires_at", "rate_limit", "cost", "max_retry", "timeout", "idempotency_key"]
     fields = dict.fromkeys(names)
-    [ask] = decode(body({"method": None, "headers": None, "body": None, "cost": None}, **fields)).asks
-    plain = decode(body()).asks[0]
+    [ask] = tasks(decode(body({"method": None, "headers": None, "body": None, "cost": None}, **fields)))
+    [plain] = tasks(decode(body()))
     assert ask == plain
     assert (ask.queue, ask.method, ask.cost, ask.max_retry, ask.timeout) == ("default", "POST", 1, 5, 1800)
 
 
 def test_bodies_are_sent_as_they_are_given() -> None:
     """A string is its UTF-8 bytes, an object the very text with a content type unless the task has one."""
-    [text] = decode(body({"body": 'ä "q"'})).asks
+    [text] = tasks(decode(body({"body": 'ä "q"'})))
     assert (text.body, text.headers) == ('ä "q"'.encode(), {})
     raw = b'{"client_id":"abc","task":{"url":"http://a/","body":{"b" : 1.10, "url": 2, "url": 3}}}'
-    [given] = decode(raw).asks
+    [given] = tasks(decode(raw))
     assert given.body == b'{"b" : 1.10, "url": 2, "url": 3}'
     assert given.headers == {"Content-Type": "application/json"}
-    [typed] = decode(body({"body": [1], "headers": {"content-type": "x/y"}})).asks
+    [typed] = tasks(decode(body({"body": [1], "headers": {"content-type": "x/y"}})))
     assert typed.headers == {"content-type": "x/y"}
 
 
 def test_a_path_goes_to_the_upstream() -> None:
     """With UPSTREAM_URL a path is joined to its origin, and a protocol-relative URL is not one."""
-    [ask] = decode(body({"url": "/x?y=1"}), decoding=UPSTREAM).asks
+    [ask] = tasks(decode(body({"url": "/x?y=1"}), decoding=UPSTREAM))
     assert ask.url == "http://127.0.0.1:9000/x?y=1"
     assert "$.task.url" in problem(decode(body({"url": "//x"}), decoding=UPSTREAM))
 
 
 def test_a_past_run_at_means_now() -> None:
     """A start that has passed is none, one to come is kept in milliseconds."""
-    assert decode(body(run_at="2001-01-01T00:00:00Z")).asks[0].run_at == 0
-    assert decode(body(run_at="2023-11-14T23:13:20+00:00")).asks[0].run_at == 1_700_003_600_000
+    assert tasks(decode(body(run_at="2001-01-01T00:00:00Z")))[0].run_at == 0
+    assert tasks(decode(body(run_at="2023-11-14T23:13:20+00:00")))[0].run_at == 1_700_003_600_000
 
 
 def test_the_key_of_header_and_body_must_agree() -> None:
     """The header alone counts, the same in both is fine, different ones are a problem."""
-    assert decode(body(), "k1").asks[0].idempotency_key == "k1"
-    assert decode(body(idempotency_key="k1"), "k1").asks[0].idempotency_key == "k1"
+    assert tasks(decode(body(), "k1"))[0].idempotency_key == "k1"
+    assert tasks(decode(body(idempotency_key="k1"), "k1"))[0].idempotency_key == "k1"
     assert "Idempotency-Key" in problem(decode(body(idempotency_key="k2"), "k1"))
 
 

@@ -20,6 +20,7 @@ from gateway.models import (
     Outcome,
     RateLimit,
     State,
+    Task,
     TaskSpec,
     Verdict,
 )
@@ -113,7 +114,8 @@ async def admit(store: Store, count: int, limit: int = 5) -> list[str]:
     await store.clients.update("acme", change)
     ids = []
     for _ in range(count):
-        spec = TaskSpec(queue="default", method="POST", url="http://t/", headers={}, body=None, requests_per_min=10_000)
+        task = Task(queue="default", method="POST", url="http://t/", headers={}, body=None)
+        spec = TaskSpec(task, requests_per_min=10_000)
         admitted = await store.tasks.admit("acme", spec, create=False)
         assert isinstance(admitted, Admitted)
         ids.append(admitted.task_id)
@@ -261,7 +263,7 @@ async def test_a_lost_claim_is_found_beside_a_known_one_of_another_queue(store: 
     """Entry ids are unique in one stream only: two queues may hold the same."""
     await admit(store, 0)
     specs = [
-        TaskSpec(queue=queue, method="POST", url="http://t/", headers={}, body=None, requests_per_min=100)
+        TaskSpec(Task(queue=queue, method="POST", url="http://t/", headers={}, body=None), requests_per_min=100)
         for queue in ("one", "two")
     ]
     await store.tasks.admit_many("acme", specs, create=False)

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from gateway import log, redaction
-from gateway.models import TaskSpec
+from gateway.models import Task, TaskSpec
 from gateway.redaction import mask, scrub, scrub_fields, shown_url
 from gateway.settings import Settings
 from gateway.store.records import claimed, fixed_fields
@@ -176,8 +176,8 @@ def test_what_goes_past_the_log_goes_through_it(
 def test_what_carries_a_task_shows_nothing_of_it() -> None:
     """Printed by an exception, a library or a debugger, a task shows its kind and none of its values."""
     task = {"url": SECRET, "headers": {SECRET: SECRET}, "body": SECRET.encode(), "method": "POST", "queue": "q"}
-    spec = TaskSpec(**task, requests_per_min=1)  # type: ignore[arg-type]
-    assert repr([spec]) == "[<TaskSpec>]"
+    spec = TaskSpec(Task(**task), requests_per_min=1)  # type: ignore[arg-type]
+    assert repr([spec, spec.task]) == "[<TaskSpec>, <Task>]"
     packed = b"\x9e" + msgspec.msgpack.encode("u" * 16) + fixed_fields(spec)[0]
     claim = claimed("acme", [b"q", b"1-0", 1, b"", packed], 1)
     assert claim.body == SECRET.encode()

@@ -18,7 +18,7 @@ from gateway.dispatch.upkeep import (
     Upkeep,
 )
 from gateway.errors import StoreUnavailable
-from gateway.models import Admitted, TaskSpec
+from gateway.models import Admitted, Task, TaskSpec
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.audit import Audited
@@ -39,15 +39,8 @@ async def raw(store_url: str) -> AsyncIterator[Any]:
 
 
 async def admit(store: Store, delay: float = 0, client_id: str = "acme") -> str:
-    spec = TaskSpec(
-        queue="default",
-        method="POST",
-        url="http://target/",
-        headers={},
-        body=None,
-        requests_per_min=10_000,
-        delay=delay,
-    )
+    task = Task(queue="default", method="POST", url="http://target/", headers={}, body=None, delay=delay)
+    spec = TaskSpec(task, requests_per_min=10_000)
     admitted = await store.tasks.admit(client_id, spec, create=True)
     assert isinstance(admitted, Admitted)
     return admitted.task_id

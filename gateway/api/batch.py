@@ -48,7 +48,7 @@ async def _admit(request: web.Request, client: Client, planned: Sequence[Planned
     )
     for plan, outcome in zip(planned, judged, strict=True):
         if isinstance(outcome, Admitted):
-            note_admitted(outcome, client.client_id, plan.spec.queue, dispatcher)
+            note_admitted(outcome, client.client_id, plan.spec.task.queue, dispatcher)
     return judged
 
 

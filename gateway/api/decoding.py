@@ -11,7 +11,7 @@ from gateway.api.task_rules import Rules, Written
 from gateway.errors import InvalidBody
 from gateway.middleware.contracts import Ask, Asked, Given, path_of
 from gateway.middleware.strict_json import check_syntax, explain, malformed, refuse_duplicates
-from gateway.models import DEFAULT_MAX_RETRY, DEFAULT_TIMEOUT, RateLimit
+from gateway.models import DEFAULT_MAX_RETRY, DEFAULT_TIMEOUT, RateLimit, Task
 
 
 class _Who(msgspec.Struct):
@@ -30,6 +30,7 @@ class _Items(msgspec.Struct):
     tasks: list[msgspec.Raw]
 
 
+_BACKSLASH = ord("\\")
 _encode = msgspec.json.Encoder().encode
 _decode_text = msgspec.json.Decoder(str).decode
 _WHO = msgspec.json.Decoder(_Who)
@@ -88,32 +89,34 @@ class Decoding:
 
     def _ask(self, item: ItemBody, index: int | None, key: str | None, now: float) -> Ask:
         """The rules name a field from its task on; where that stands is only worded where something is wrong."""
-        rules, task = self._rules, item.task
+        rules, given, limit = self._rules, item.task, item.rate_limit
         try:
-            headers, body = rules.content(task.headers, task.body)
+            headers, body = rules.content(given.headers, given.body)
             start = rules.start(item.delay, item.run_at, item.expires_at, now)
-            limit = item.rate_limit
-            return Ask(
-                index=index,
-                queue=rules.queue(item.queue),
-                method=rules.method(task.method),
-                url=rules.url(task.url),
-                headers=headers,
-                body=body,
-                delay=start.delay,
-                run_at=start.run_at,
-                expires_at=start.expires_at,
-                override=None if limit is None else RateLimit(limit.max_concurrent, limit.requests_per_min),
-                cost=rules.cost(item.cost, task.cost),
-                cost_field="task.cost" if item.cost is None and task.cost is not None else "cost",
-                max_retry=DEFAULT_MAX_RETRY if item.max_retry is None else item.max_retry,
-                timeout=DEFAULT_TIMEOUT if item.timeout is None else item.timeout,
-                idempotency_key=rules.key(key),
-                labels=rules.labels(item.labels),
+            task = Task(  # by keyword that would take five times as long
+                rules.queue(item.queue),
+                rules.method(given.method),
+                rules.url(given.url),
+                headers,
+                body,
+                start.delay,
+                start.run_at,
+                start.expires_at,
+                rules.cost(item.cost, given.cost),
+                DEFAULT_MAX_RETRY if item.max_retry is None else item.max_retry,
+                DEFAULT_TIMEOUT if item.timeout is None else item.timeout,
+                rules.key(key),
+                rules.labels(item.labels),
             )
         except InvalidBody as problem:
             msg = f"{path_of(index)}.{problem.message}"
             raise InvalidBody(msg) from None
+        return Ask(
+            task,
+            index,
+            None if limit is None else RateLimit(limit.max_concurrent, limit.requests_per_min),
+            "task.cost" if item.cost is None and given.cost is not None else "cost",
+        )
 
 
 def _decoded(
@@ -161,7 +164,7 @@ def _refuse_hidden(raw: bytes, body: msgspec.Struct) -> None:
 
 def _quotes(text: bytes) -> int:
     """How many quotation marks of JSON begin or end a string: those that no odd number of backslashes stands before."""
-    if b"\\" in text:
+    if _BACKSLASH in text:
         text = text.replace(b"\\\\", b"")
         return text.count(b'"') - text.count(b'\\"')
     return text.count(b'"')

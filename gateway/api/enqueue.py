@@ -46,7 +46,7 @@ def enqueued_body(admission: Admitted | Duplicate, plan: Planned, client_id: str
     body = {
         "status": "enqueued" if fresh else "duplicate",
         "task_id": admission.task_id,
-        "queue": plan.spec.queue,
+        "queue": plan.spec.task.queue,
         "client_id": client_id,
         "rate_limit": limit_body(plan.limit),
     }
@@ -62,7 +62,7 @@ async def _admit(
     except StoreUnavailable as problem:
         raise explained(problem) from None
     if isinstance(admission, Admitted):
-        note_admitted(admission, client_id, plan.spec.queue, dispatcher)
+        note_admitted(admission, client_id, plan.spec.task.queue, dispatcher)
     return admission
 
 

@@ -152,7 +152,7 @@ class Express:
             problem = GatewayError(f"the gateway failed; its log has request id {taken.request_id}")
         else:
             if isinstance(admission, Admitted):
-                note_admitted(admission, client.client_id, planned.spec.queue, self._dispatcher)
+                note_admitted(admission, client.client_id, planned.spec.task.queue, self._dispatcher)
             headers = window_headers(admission.window, planned.limit.requests_per_min)
             if isinstance(admission, Admitted | Duplicate):
                 status, body = enqueued_body(admission, planned, client.client_id)

@@ -10,7 +10,7 @@ from gateway.dispatch.egress import Refusal
 from gateway.errors import GatewayError, InvalidBody
 from gateway.middleware.heads import Head
 from gateway.middleware.limits import Limits
-from gateway.models import RateLimit, TaskSpec, Unshown
+from gateway.models import RateLimit, Task, TaskSpec, Unshown
 
 
 class Dispatching(Protocol):
@@ -63,30 +63,17 @@ class Express(Protocol):
         """Whether it is taken: ``answer`` is called once, later, with the whole answer. ``data`` ends with its body."""
 
 
-class Ask(Unshown, frozen=True, kw_only=True):
-    """One task asked for, valid by itself; no policy has been applied yet.
+class Ask(Unshown, frozen=True, gc=False):
+    """One task asked for; no policy has been applied yet.
 
     ``index`` is where it stood in a batch, None where it was the whole body; ``override`` its own rate limit if it
     asked for one; ``cost_field`` where its cost stood.
-    ``run_at`` and ``expires_at`` are Unix ms, 0: none; ``delay`` and ``timeout`` are seconds.
     """
 
+    task: Task
     index: int | None
-    queue: str
-    method: str
-    url: str
-    headers: dict[str, str]
-    body: bytes | None
-    delay: float
-    run_at: int
-    expires_at: int
     override: RateLimit | None
-    cost: int
     cost_field: str
-    max_retry: int
-    timeout: float
-    idempotency_key: str | None
-    labels: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -114,7 +101,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     problem: InvalidBody | None = None
 
 
-class Planned(msgspec.Struct, frozen=True):
+class Planned(msgspec.Struct, frozen=True, gc=False):
     """One ask under its client's policy: ``limit`` is the one that was applied."""
 
     spec: TaskSpec

@@ -13,7 +13,7 @@ from gateway.errors import Forbidden, GatewayError, InvalidBody, TargetNotAllowe
 from gateway.keys import AppKeys, RequestKeys
 from gateway.middleware.answers import limit_body
 from gateway.middleware.contracts import Ask, Plan, Planned, TargetCheck
-from gateway.models import Client, RateLimit, TaskSpec
+from gateway.models import Client, RateLimit, Task, TaskSpec
 from gateway.settings import Settings
 from gateway.tracing.context import of_task
 
@@ -41,13 +41,13 @@ def plan(ask: Ask, client: Client, settings: Settings, guard: TargetCheck, trace
         if client.allowed_hosts is not None:
             _check_host(ask, client, client.allowed_hosts, guard)
         limit = _limit(ask, client, settings)
-        if ask.cost > limit.requests_per_min:
+        if ask.task.cost > limit.requests_per_min:
             msg = (
-                f"{ask.path}.{ask.cost_field}: {ask.cost} is more than the limit of {limit.requests_per_min} "
+                f"{ask.path}.{ask.cost_field}: {ask.task.cost} is more than the limit of {limit.requests_per_min} "
                 "requests per minute and would never fit"
             )
             raise InvalidBody(msg)
-        refused = guard.check_literal(ask.url)
+        refused = guard.check_literal(ask.task.url)
         if refused is not None:
             msg = f"{ask.path}.task.url: {refused.message}"
             raise TargetNotAllowed(msg, refused.kind.label)
@@ -57,17 +57,18 @@ def plan(ask: Ask, client: Client, settings: Settings, guard: TargetCheck, trace
 
 
 def _check_queue(ask: Ask, client: Client) -> None:
-    if client.allowed_queues and ask.queue not in client.allowed_queues:
-        msg = f"{ask.path}.queue: client {client.client_id} may use {', '.join(client.allowed_queues)}, not {ask.queue}"
+    if client.allowed_queues and ask.task.queue not in client.allowed_queues:
+        may = ", ".join(client.allowed_queues)
+        msg = f"{ask.path}.queue: client {client.client_id} may use {may}, not {ask.task.queue}"
         raise Forbidden(
             msg,
             error="Queue not allowed",
-            extra={"client_id": client.client_id, "queue": ask.queue},
+            extra={"client_id": client.client_id, "queue": ask.task.queue},
         )
 
 
 def _check_host(ask: Ask, client: Client, allowed: tuple[str, ...], guard: TargetCheck) -> None:
-    refused = guard.check_allowed(ask.url, allowed)
+    refused = guard.check_allowed(ask.task.url, allowed)
     if refused is not None:
         msg = f"{ask.path}.task.url: {refused.message}"
         extra = {"client_id": client.client_id}
@@ -118,30 +119,19 @@ def _limit(ask: Ask, client: Client, settings: Settings) -> RateLimit:
 
 
 def _spec(ask: Ask, limit: RateLimit, trace: str) -> TaskSpec:
+    task = ask.task
     return TaskSpec(
-        queue=ask.queue,
-        method=ask.method,
-        url=ask.url,
-        headers=ask.headers,
-        body=ask.body,
-        delay=ask.delay,
-        run_at=ask.run_at,
-        expires_at=ask.expires_at,
-        bound=0 if ask.override is None else limit.max_concurrent,
-        requests_per_min=limit.requests_per_min,
-        cost=ask.cost,
-        max_retry=ask.max_retry,
-        timeout=ask.timeout,
-        idempotency_key=ask.idempotency_key,
-        fingerprint=b"" if ask.idempotency_key is None else fingerprint(ask),
-        trace=of_task(trace, ask.headers),
-        labels=ask.labels,
+        task,
+        limit.requests_per_min,
+        0 if ask.override is None else limit.max_concurrent,
+        b"" if task.idempotency_key is None else fingerprint(task),
+        of_task(trace, task.headers),
     )
 
 
-def fingerprint(ask: Ask) -> bytes:
+def fingerprint(task: Task) -> bytes:
     """16 bytes that are the same for the same queue, url, method, headers and body. Header names are compared
     without case and order, as HTTP does."""
-    headers = sorted((name.lower(), value) for name, value in ask.headers.items())
-    told = msgspec.msgpack.encode((ask.queue, ask.url, ask.method, headers, ask.body))
+    headers = sorted((name.lower(), value) for name, value in task.headers.items())
+    told = msgspec.msgpack.encode((task.queue, task.url, task.method, headers, task.body))
     return hashlib.blake2b(told, digest_size=16).digest()

@@ -35,7 +35,7 @@ def traced(spans: "Spans") -> Middleware:
             raise
         client = request.get(RequestKeys.CLIENT)
         plans = request.get(RequestKeys.PLANS, [])
-        queues = {plan.spec.queue for plan in plans if isinstance(plan, Planned)}
+        queues = {plan.spec.task.queue for plan in plans if isinstance(plan, Planned)}
         spans.answered(span, response.status, None if client is None else client.client_id, queues, len(plans))
         return response
 

@@ -123,7 +123,7 @@ def refused(refusal: Refusal, plan: Planned, client: Client) -> GatewayError:
         case TooManyQueues():
             return InvalidBody(
                 f"$.queue: client {who} already uses as many queues as it may (MAX_QUEUES_PER_CLIENT); "
-                f"{plan.spec.queue} would be one more"
+                f"{plan.spec.task.queue} would be one more"
             )
         case TooManyClients():
             return ClientRefused(
@@ -135,7 +135,7 @@ def refused(refusal: Refusal, plan: Planned, client: Client) -> GatewayError:
 
 def _rate_limited(refusal: RateLimited, plan: Planned, client: Client) -> GatewayError:
     limit = plan.limit.requests_per_min
-    current = refusal.window.used + plan.spec.cost
+    current = refusal.window.used + plan.spec.task.cost
     metrics.rate_limited(client.client_id, client.tier)
     log.info(
         "rate_limited",

@@ -107,18 +107,18 @@ class Admissions:
         return results
 
     def _wanted(self, client_id: str, spec: TaskSpec, create: bool, local: bool) -> _Wanted:
-        unique = unique_end()
-        tail, size = fixed_fields(spec, self._payloads.packed(client_id, unique, spec))
-        key = spec.idempotency_key
+        task, unique = spec.task, unique_end()
+        tail, size = fixed_fields(spec, self._payloads.packed(client_id, unique, task))
+        key = task.idempotency_key
         told = _packed(
-            spec.queue,
+            task.queue,
             spec.requests_per_min,
-            spec.cost,
+            task.cost,
             size,
-            int(spec.delay * 1000),
-            spec.run_at,
+            int(task.delay * 1000),
+            task.run_at,
             spec.bound,
-            1 if spec.expires_at else 0,
+            1 if task.expires_at else 0,
             "" if key is None else self._keyspace.idempotency(client_id, key),
             "" if key is None else self._payloads.fingerprint(spec.fingerprint),
             unique,

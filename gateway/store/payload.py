@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gateway.models import Attempt, ClaimedTask, TaskDetail, TaskSpec, TaskView, Unshown
+from gateway.models import Attempt, ClaimedTask, Task, TaskDetail, TaskView, Unshown
 from gateway.store.records import SEALED, Payload, sealed_payload
 from gateway.store.sealing import Sealer, Unreadable
 
@@ -35,12 +35,12 @@ class Payloads:
         self._sealer = Sealer(keys)
         self.on = self._sealer.on
 
-    def packed(self, client_id: str, unique: str, spec: TaskSpec) -> Payload | None:
+    def packed(self, client_id: str, unique: str, task: Task) -> Payload | None:
         """What is stored of the task in place of its URL, headers and body; None: these themselves."""
         if not self.on:
             return None
-        plain = _encode(_Plain(spec.url, spec.headers, spec.body))
-        origin = _ORIGIN.match(spec.url)
+        plain = _encode(_Plain(task.url, task.headers, task.body))
+        origin = _ORIGIN.match(task.url)
         shown = f"{origin[0] if origin else ''}/…"
         return shown, "", SEALED, self._sealer.seal(client_id, unique, plain, "task")
 

@@ -98,24 +98,25 @@ def unique_end() -> str:
 def fixed_fields(spec: TaskSpec, payload: Payload | None = None) -> tuple[bytes, int]:
     """The fields from `run_at` on, packed without an array header, and the size they count as. ``payload``: what is
     stored in place of the task's own."""
+    task = spec.task
     if payload is None:
-        headers = orjson.dumps(spec.headers).decode() if spec.headers else ""
-        body = spec.body.decode() if spec.body is not None else ""
-        payload = (spec.url, headers, int(spec.body is not None), body)
-        length = len(spec.body or b"")
+        headers = orjson.dumps(task.headers).decode() if task.headers else ""
+        body = task.body.decode() if task.body is not None else ""
+        payload = (task.url, headers, int(task.body is not None), body)
+        length = len(task.body or b"")
     else:
         length = len(payload[3])
-    labels = " ".join(spec.labels)
+    labels = " ".join(task.labels)
     size = _OVERHEAD + len(payload[0]) + len(payload[1]) + length + len(spec.trace) + len(labels)
-    timeout = int(spec.timeout)
+    timeout = int(task.timeout)
     values = (
-        spec.run_at,
-        spec.expires_at,
+        task.run_at,
+        task.expires_at,
         spec.bound,
-        spec.max_retry,
-        timeout if timeout == spec.timeout else spec.timeout,  # six bytes less
+        task.max_retry,
+        timeout if timeout == task.timeout else task.timeout,  # six bytes less
         size,
-        spec.method,
+        task.method,
         *payload,
         spec.trace,
         labels,
