@@ -6,8 +6,9 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
-# The package itself is installed editable and without isolation: its build needs nothing but the locked setuptools.
-PACKAGE := $(PIP) --no-deps --no-build-isolation --editable .
+# The package itself is installed editable, which setuptools warns of, and without isolation: its build needs nothing but
+# the locked setuptools.
+PACKAGE := PYTHONWARNINGS='ignore:Editable installation' $(PIP) --no-deps --no-build-isolation --editable .
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 PYTHON_FILES := gateway tests deploy bench
 # The peers of `make bench` and their packages, apart from what the gateway runs on.

@@ -113,10 +113,12 @@ def test_build_lock_suffices_to_build() -> None:
 
 
 def test_every_package_folder_is_installed() -> None:
-    """pyproject.toml lists every folder of the package, so that the image has what the checkout has."""
+    """pyproject.toml lists every folder of the package, those of files alone too, so that the image has what the
+    checkout has and no build warns of one."""
     setuptools = pyproject()["tool"]["setuptools"]
     assert isinstance(setuptools, dict)
-    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gateway").rglob("__init__.py")}
+    files = [path.relative_to(ROOT) for path in (ROOT / "gateway").rglob("*") if path.is_file()]
+    folders = {".".join(file.parent.parts) for file in files if "__pycache__" not in file.parts}
     assert set(setuptools["packages"]) == folders
 
 
