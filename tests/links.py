@@ -34,7 +34,7 @@ async def new_link() -> AsyncIterator[NewLink]:
         def make(url: str, **environment: str) -> MultiplexedLink:
             env = {"REDIS_TIMEOUT": str(TIMEOUT), **environment}
             settings = Settings.load({"REDIS_URL": url, **env})
-            made = SingleRedis(settings, url).link(lambda dial: MultiplexedLink(dial, settings.redis_timeout))
+            made = SingleRedis(settings, url).link(lambda dial: MultiplexedLink("test", dial, settings.redis_timeout))
             stack.push_async_callback(made.close)
             return made
 

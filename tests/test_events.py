@@ -83,15 +83,18 @@ async def test_events_of_operators(gateway: GatewayFactory, logs: Lines, a_clien
     assert "hunter2" not in str(logs)
 
 
-async def test_events_of_redis(gateway: GatewayFactory, logs: Lines, a_client: str) -> None:
-    """Connected says so; one that is out of reach is an error with the operation and what went wrong."""
-    await gateway(dispatch=False)
-    await until(lambda: any(line["event"] == "redis_connected" for line in logs))
+async def test_events_of_redis(gateway: GatewayFactory, logs: Lines, store_url: str, a_client: str) -> None:
+    """Each link that is connected says which it is and to what; one out of reach is an error with the operation, the
+    link and what went wrong."""
+    await gateway()
+    server = store_url.removeprefix("unix://").partition("?")[0]
+    expected = {("info", "requests", server), ("info", "dispatch", server)}
+    await until(lambda: {shown(one, "link", "server") for one in logs if one["event"] == "redis_connected"} == expected)
     logs.clear()
     gw = await gateway(dispatch=False, redis_url="redis://:hunter2@127.0.0.1:1")
     assert (await gw.enqueue({"client_id": a_client, "task": TASK}))[0] == 503
     lines = [line for line in logs if line["event"] == "redis_error" and line["redis_operation"] == "connect"]
     assert lines
-    assert shown(lines[0])[0] == "error"
+    assert shown(lines[0], "link") == ("error", "requests")
     assert "127.0.0.1:1" in lines[0]["error"]
     assert "hunter2" not in str(logs)

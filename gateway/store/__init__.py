@@ -61,8 +61,8 @@ class Store:
         self._refreshing: set[asyncio.Task[None]] = set()
         self.tiers = Tiers(settings, keyspace)
         # Dispatching has a link of its own, so that a burst of enqueues does not stand before a finish.
-        self._front, api = self._runner(settings, keyspace)
-        self._back, dispatch = self._runner(settings, keyspace)
+        self._front, api = self._runner("requests", settings, keyspace)
+        self._back, dispatch = self._runner("dispatch", settings, keyspace)
         self._api = api
         self.tiers.attach(api)
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
@@ -108,11 +108,12 @@ class Store:
         except StoreUnavailable as error:
             log.debug("tiers_not_read", error=error.message)
 
-    def _runner(self, settings: Settings, keyspace: Keyspace) -> tuple[Link, Runner]:
+    def _runner(self, name: str, settings: Settings, keyspace: Keyspace) -> tuple[Link, Runner]:
         """A link, and what runs scripts over it; with DURABILITY also the link of those that wait."""
 
         def make(dial: Dial, ending: Confirmation | None = None) -> MultiplexedLink:
-            return MultiplexedLink(dial, settings.redis_timeout, ending)
+            called = name if ending is None else f"{name}_confirmed"
+            return MultiplexedLink(called, dial, settings.redis_timeout, ending)
 
         link, confirmed = self._redis.link(make), None
         self._links.append(link)

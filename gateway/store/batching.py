@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
-from gateway.store.link import CommandError, Confirmation, Dial, describe
+from gateway.store.link import CommandError, Confirmation, Dial, address_of, describe
 
 log = structlog.get_logger()
 
@@ -50,12 +50,14 @@ class _Wire:
 class MultiplexedLink:
     """A `Link` over one connection, shared by all callers, reconnecting when it is used again.
 
+    ``name`` tells it from the process's other links in the log, one of which may be back while another is not.
     ``dial`` gives a connection that is set up, or fails in bounded time; no caller waits longer than ``timeout``, be it
     for the connection or for the reply. A server that turns out to be a replica (READONLY) is dialled anew. With a
     ``confirmation`` each flush ends with it, the next one waits for it, and replies are handed out once it was met.
     """
 
-    def __init__(self, dial: Dial, timeout: float, confirmation: Confirmation | None = None) -> None:
+    def __init__(self, name: str, dial: Dial, timeout: float, confirmation: Confirmation | None = None) -> None:
+        self._name = name
         self._dial = dial
         self._timeout = timeout if confirmation is None else timeout + confirmation.seconds
         self._confirmation = confirmation
@@ -154,7 +156,8 @@ class MultiplexedLink:
 
     async def _connect(self) -> None:
         try:
-            wire = _Wire(await self._dial())
+            connection = await self._dial()
+            server, wire = address_of(connection), _Wire(connection)
         except Exception as error:  # whatever it is, those who wait must hear of it
             self._dialling = False
             self._dial_again_at = self._loop.time() + _RETRY_CONNECT_AFTER
@@ -169,7 +172,7 @@ class MultiplexedLink:
         task = self._loop.create_task(self._read(wire))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        log.info("redis_connected")
+        log.info("redis_connected", link=self._name, server=server)
         self._flush()
 
     def _complain(self, text: str) -> None:
@@ -177,7 +180,7 @@ class MultiplexedLink:
         now = self._loop.time()
         if text != self._complaint[0] or now - self._complaint[1] >= _COMPLAIN_AGAIN_AFTER:
             self._complaint = text, now
-            log.error("redis_error", redis_operation="connect", error=text)
+            log.error("redis_error", redis_operation="connect", link=self._name, error=text)
 
     # --- sending and reading ------------------------------------------------------------------------------------------
 

@@ -41,6 +41,12 @@ class Link(Protocol):
         """Drop the connection; unanswered commands fail."""
 
 
+def address_of(connection: AbstractConnection) -> str:
+    """The server at its other end, by its socket or its host and port."""
+    where = dict(connection.repr_pieces())  # type: ignore[no-untyped-call]
+    return str(where.get("path") or f"{where.get('host')}:{where.get('port')}")
+
+
 def describe(error: BaseException) -> str:
     """An error's kind and text for the log; redis-py's texts name host and port, never the password."""
     cause = f" ({error.__cause__})" if error.__cause__ else ""
