@@ -134,6 +134,7 @@ def test_what_is_not_json_is_refused_before_anything_else(raw: bytes) -> None:
         (body({"headers": {"Host": "x"}}), "$.task.headers.Host"),
         (body({"headers": {"content-length": "1"}}), "$.task.headers.content-length"),
         (body({"headers": {"Transfer-Encoding": "chunked"}}), "$.task.headers.Transfer-Encoding"),
+        (body({"headers": {"Proxy_Authenticate": "Basic"}}), "$.task.headers.Proxy_Authenticate"),
         (body({"headers": {"X A": "x"}}), "$.task.headers.X A: is not a header name"),
         (body({"headers": {"": "x"}}), "$.task.headers.: is not a header name"),
         (body({"headers": {"X-A": "a\r\nB: c"}}), "$.task.headers.X-A: must not hold control"),

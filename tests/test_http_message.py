@@ -81,6 +81,7 @@ A = parse_url("http://a/")
         ("HOST", "b"),
         ("Connection", "close"),
         ("Proxy-Authorization", "Basic eDp5"),
+        ("Proxy_Authenticate", "Basic"),
         ("Upgrade", "h2c"),
     ],
 )

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 from yarl import URL
 
-from gateway.dispatch.header_names import spellings
+from gateway.dispatch.header_names import CONNECTION_HEADERS
 from gateway.errors import InvalidBody
 from gateway.models import DEFAULT_QUEUE, LABEL_PATTERN, QUEUE_PATTERN
 from gateway.settings import Settings
@@ -20,22 +20,6 @@ TimingFields = Annotated[datetime, Meta(tz=True)]
 Written = msgspec.Raw | msgspec.UnsetType  # a field that is kept as it was written
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-# What describes the connection and the framing of a call is the sender's alone (RFC 9110, 7.6.1).
-REFUSED_HEADERS = spellings(
-    {
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 KEY = r"[\x21-\x7e]{1,255}"
 _TOKEN = re.compile(HEADER_NAME)
@@ -212,7 +196,7 @@ def _judged_name(name: str) -> tuple[str, str | None]:
     lower = name.lower()
     if not _TOKEN.fullmatch(name):
         return lower, "is not a header name"
-    return lower, "is set by the gateway and can't be given" if lower in REFUSED_HEADERS else None
+    return lower, "is set by the gateway and can't be given" if lower in CONNECTION_HEADERS else None
 
 
 def _wrong(place: str, what: str) -> InvalidBody:

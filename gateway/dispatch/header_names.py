@@ -3,6 +3,7 @@ that is the gateway's own is so in each spelling."""
 
 from collections.abc import Iterable
 from itertools import product
+from typing import Final
 
 
 def spellings(names: Iterable[str]) -> frozenset[str]:
@@ -19,3 +20,22 @@ def spellings(names: Iterable[str]) -> frozenset[str]:
             for marks in product("-_", repeat=len(rest))
         }
     return frozenset(found)
+
+
+# What describes the connection and the framing of a call is the sender's alone (RFC 9110, 7.6.1): a task that has one
+# of these is refused when it is enqueued, and not sent where it was stored all the same.
+CONNECTION_HEADERS: Final = spellings(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from yarl import URL
 
 from gateway.dispatch.allowed import AllowedHosts
+from gateway.dispatch.header_names import CONNECTION_HEADERS
 from gateway.dispatch.hosts import literal_address
 from gateway.dispatch.http.errors import InvalidRequest
 from gateway.dispatch.http.proxy import Proxy
@@ -17,21 +18,6 @@ from gateway.dispatch.http.proxy import Proxy
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Those whose body is expected, so that its absence is said too (RFC 9110, 8.6).
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-# Framing and the connection are this package's alone (RFC 9110, 7.6.1).
-_OURS = frozenset(
-    {
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
 _URL = re.compile(r"(https?)://([^/?#]*)([^#]*)(?:#.*)?", re.IGNORECASE)
@@ -157,7 +143,7 @@ _sent: set[str] = set()  # names that passed before
 
 
 def _may_be_sent(name: str) -> bool:
-    if not _TOKEN.fullmatch(name) or name.lower().replace("_", "-") in _OURS:
+    if not _TOKEN.fullmatch(name) or name.lower() in CONNECTION_HEADERS:
         return False
     if len(_sent) < 1024:
         _sent.add(name)
