@@ -74,78 +74,74 @@ class NewClientKey(ClientKey):
     key: Annotated[str, Meta(pattern="^gwk_", description="for the client, which sends it with each request")]
 
 
+def _of_client(
+    method: str, path: str, summary: str, answers: dict[int, Answer], *refusals: int, more: Parameter | None = None
+) -> Operation:
+    """A call about the keys or secrets of one client; ``refusals`` and ``more``: besides those that all have."""
+    parameters = (CLIENT,) if more is None else (CLIENT, more)
+    return Operation(method, f"/admin/clients/{path}", summary, answers, (400, 401, 403, *refusals, 503), parameters)
+
+
 CLIENT_SECRETS: Final = (
-    Operation(
+    _of_client(
         "get",
-        "/admin/clients/keys",
+        "keys",
         "The keys by which a client shows who it is",
         {200: Answer("The keys' ids, and whether it needs one", ClientKeys)},
-        (400, 401, 403, 404, 503),
-        (CLIENT,),
+        404,
     ),
-    Operation(
+    _of_client(
         "post",
-        "/admin/clients/keys",
+        "keys",
         "Make a key, which no other answer shows; a client has two at most, and needs one from now on",
         {201: Answer("It is valid from now on", NewClientKey)},
-        (400, 401, 403, 404, 409, 503),
-        (CLIENT, Parameter("required", {"enum": ["true", "false"]}, "false: the client need not show it yet")),
+        404,
+        409,
+        more=Parameter("required", {"enum": ["true", "false"]}, "false: the client need not show it yet"),
     ),
-    Operation(
+    _of_client(
         "post",
-        "/admin/clients/keys/rotate",
+        "keys/rotate",
         "Make the next key; of those before it the newest stays valid",
         {201: Answer("It is valid from now on", NewClientKey)},
-        (400, 401, 403, 404, 409, 503),
-        (CLIENT,),
+        404,
+        409,
     ),
-    Operation(
-        "post",
-        "/admin/clients/keys/require",
-        "Have a client that has a key need one from now on",
-        {204: Answer("It needs one")},
-        (400, 401, 403, 409, 503),
-        (CLIENT,),
+    _of_client(
+        "post", "keys/require", "Have a client that has a key need one from now on", {204: Answer("It needs one")}, 409
     ),
-    Operation(
+    _of_client(
         "post",
-        "/admin/clients/keys/release",
+        "keys/release",
         "Revoke all keys of a client and ask it for none any more",
         {204: Answer("It needs none")},
-        (400, 401, 403, 503),
-        (CLIENT,),
     ),
-    Operation(
+    _of_client(
         "delete",
-        "/admin/clients/keys",
+        "keys",
         "Revoke a key; a client without any is closed until it gets one or is released",
         {204: Answer("It opens nothing any more")},
-        (400, 401, 403, 404, 503),
-        (CLIENT, Parameter("key_id", {"type": "string", "pattern": "^key_[0-9a-f]{8}$"}, "which", required=True)),
+        404,
+        more=Parameter("key_id", {"type": "string", "pattern": "^key_[0-9a-f]{8}$"}, "which", required=True),
     ),
-    Operation(
-        "get",
-        "/admin/clients/signing",
-        "What signs a client's deliveries",
-        {200: Answer("The secrets' ids", SigningSecrets)},
-        (400, 401, 403, 404, 503),
-        (CLIENT,),
+    _of_client(
+        "get", "signing", "What signs a client's deliveries", {200: Answer("The secrets' ids", SigningSecrets)}, 404
     ),
-    Operation(
+    _of_client(
         "post",
-        "/admin/clients/signing",
+        "signing",
         "Make a signing secret, which no other answer shows; a client has two at most",
         {201: Answer("It signs from now on", NewSigningSecret)},
-        (400, 401, 403, 404, 409, 503),
-        (CLIENT,),
+        404,
+        409,
     ),
-    Operation(
+    _of_client(
         "delete",
-        "/admin/clients/signing",
+        "signing",
         "Remove a signing secret",
         {204: Answer("It signs no more")},
-        (400, 401, 403, 404, 503),
-        (CLIENT, Parameter("secret_id", {"type": "string", "pattern": "^sec_[0-9a-f]{8}$"}, "which", required=True)),
+        404,
+        more=Parameter("secret_id", {"type": "string", "pattern": "^sec_[0-9a-f]{8}$"}, "which", required=True),
     ),
     Operation(
         "post",
