@@ -84,10 +84,19 @@ def typed(shell: list[str], text: str) -> str:
     return done.stdout
 
 
-def test_bash_completes() -> None:
-    """What a user gets who types `gateway clients p` and the tab key, and what --show-completion prints there."""
-    words = "COMP_WORDS=(gateway clients p); COMP_CWORD=2; _gateway_completion gateway; echo ${COMPREPLY[@]}"
-    assert typed(["bash", "--norc"], f"{script('bash')}\n{words}\n") == "pause\n"
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [("gateway clients p", "pause"), ("gateway tasks list --state queued,r", "queued,running queued,retrying")],
+)
+def test_bash_completes(line: str, offered: str) -> None:
+    """What a user gets who types this and the tab key: commands, and the states of tasks."""
+    last = len(line.split()) - 1
+    words = f"COMP_WORDS=({line}); COMP_CWORD={last}; _gateway_completion gateway; echo ${{COMPREPLY[@]}}"
+    assert typed(["bash", "--norc"], f"{script('bash')}\n{words}\n") == f"{offered}\n"
+
+
+def test_bash_shows_its_script() -> None:
+    """What --show-completion prints there is what completes."""
     assert "complete -o default -F _gateway_completion gateway" in typed(["bash", "-i"], "gateway --show-completion\n")
 
 

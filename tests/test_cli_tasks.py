@@ -50,6 +50,8 @@ async def test_find_look_and_act(gw: Gateway, target: Target, a_client: str) -> 
     await until(dead)
     shown = await run("tasks", "get", name, env=env)
     assert "404" in shown.out
+    assert f"POST {target.url}/x" in shown.out
+    assert "order-7" in shown.out
     assert "seen" in shown.out  # what the target answered
     assert name in (await run("tasks", "replay", name, "--client", a_client, env=env)).out
     await until(dead)

@@ -1,6 +1,6 @@
 """Which tasks a command means: the flags of the filters, and how a page of tasks is shown."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -18,13 +18,20 @@ Oldest = Annotated[bool, typer.Option("--oldest", help="the oldest first")]
 Limit = Annotated[int | None, typer.Option(min=1, max=500, help="at most so many", show_default="50")]
 Cursor = Annotated[str | None, typer.Option(help="go on where the last page ended", show_default=False)]
 
-_STATES = "queued, scheduled, running, retrying, succeeded, dead, cancelled; a,b: both"
+_STATES = ("queued", "scheduled", "running", "retrying", "succeeded", "dead", "cancelled")
+
+
+def _completed(incomplete: str) -> list[str]:
+    """What a shell offers for ``incomplete``: states, after those that are there already."""
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + state for state in _STATES if state.startswith(last)]
+
 
 # The filters by the API's names.
 _FLAGS = {
     "client_id": _filter(str, "only of this client", "--client", metavar="ID"),
     "queue": _filter(str, "only of this queue"),
-    "state": _filter(str, _STATES),
+    "state": _filter(str, f"{', '.join(_STATES)}; a,b: both", autocompletion=_completed),
     "task_id": _filter(str, "only this one", "--task", metavar="ID"),
     "host": _filter(str, "only to this host, with its port or without"),
     "status": _filter(int, "only where the last attempt had it", min=100, max=999),
@@ -36,7 +43,7 @@ _FLAGS = {
     "before": _filter(str, "only those that ended earlier, RFC 3339", metavar="TIME"),
 }
 
-_COLUMNS = ("task", "client", "queue", "state", "attempts", "since", "last", "reason", "labels", "target")
+_COLUMNS = ("task", "client", "queue", "state", "attempts", "when", "last", "reason", "labels", "target")
 
 
 def filtered(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -61,9 +68,14 @@ def list_page(
     if as_json:
         typer.echo(answer.text)
         return
-    table(_COLUMNS, [_row(task) for task in answer.data["tasks"]])
+    show_tasks(answer.data["tasks"])
     if answer.data["next_cursor"]:
         typer.echo(f"more: --cursor {answer.data['next_cursor']}", err=True)
+
+
+def show_tasks(tasks: Sequence[dict[str, Any]]) -> None:
+    """The table of these tasks; ``when``: when each ended, is due, or was enqueued, as its state has it."""
+    table(_COLUMNS, [_row(task) for task in tasks])
 
 
 def _row(task: dict[str, Any]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import typer
 
 from gateway.cli.admin_api import AdminApi, Answer
-from gateway.cli.choosing import Cursor, Limit, Oldest, filtered, list_page
+from gateway.cli.choosing import Cursor, Limit, Oldest, filtered, list_page, show_tasks
 from gateway.cli.output import CallFailed, Json, reported, table
 
 app = typer.Typer(
@@ -18,7 +18,6 @@ Whose = Annotated[
     str | None, typer.Option("--client", metavar="ID", help="whose; else it is looked for", show_default=False)
 ]
 
-_COLUMNS = ("task", "client", "queue", "state", "attempts", "next", "last", "reason")
 _ATTEMPTS = ("started", "ms", "status", "error", "answer")
 _ANSWER_SHOWN = 120  # characters
 
@@ -110,20 +109,8 @@ def _owner(api: AdminApi, task_id: str) -> str:
 def _show(answer: Answer, *, as_json: bool) -> None:
     if as_json:
         typer.echo(answer.text)
-        return
-    task = answer.data
-    last = task["last_attempt"]
-    cells = (
-        task["task_id"],
-        task["client_id"],
-        task["queue"],
-        task["state"],
-        f"{task['attempts']} of {task['max_retry'] + 1}",
-        task["next_attempt_at"] or task["run_at"] or "",
-        "" if last is None else str(last["status"] or last["error"]),
-        task["reason"] or "",
-    )
-    table(_COLUMNS, [cells])
+    else:
+        show_tasks([answer.data])
 
 
 def _attempt(attempt: dict[str, Any]) -> tuple[str, ...]:
