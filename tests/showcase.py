@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp import web
 from browser import PHONE, chromium, dashboard
 
-from gateway import metrics
+from gateway import log, metrics
 from gateway.app import running
 from gateway.metrics import tally
 from gateway.settings import Settings
@@ -209,5 +209,6 @@ async def _pictures(folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the pictures go")
+    log.configure("error", "console")  # else the pictures are lost among what the gateway tells
     asyncio.run(_pictures(parser.parse_args().folder))
     sys.exit(0)

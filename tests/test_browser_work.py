@@ -1,6 +1,7 @@
 """What operators do on the dashboard about tasks, in a real browser: find out why, act on one, act on many."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -147,6 +148,27 @@ async def test_dead_letters_are_replayed_and_purged(shown: Showcase, visitor: Da
     await expect(page.locator("tbody tr")).to_have_count(2)
 
 
+async def test_a_dead_letter_says_why_and_whom_it_called(shown: Showcase, visitor: Dashboard) -> None:
+    """Its target in one line, on a page of 1,280 pixels; a reason that the last answer tells already is
+    not told again, another one is."""
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    body = {"client_id": "acme-billing", "expires_at": soon.isoformat(), "task": {"url": "http://localhost:1/late"}}
+    async with aiohttp.ClientSession(shown.url) as session, session.post("/v1/enqueue", json=body) as answer:
+        expired = str((await answer.json())["task_id"])
+    await until(lambda: datetime.now(UTC) > soon)  # it waits behind the calls that are held
+    shown.held.set()
+    await until(lambda: is_in("dead", shown, expired, "acme-billing"))
+    page = await visitor.open("dead")
+    row = page.get_by_role("row", name=shown.tasks["dead"])
+    await expect(row).to_contain_text("410")
+    await expect(row).not_to_contain_text("http 410")
+    await expect(page.get_by_role("row", name=expired)).to_contain_text("expired")
+    table = page.get_by_role("region", name="Tasks")
+    assert await table.evaluate("box => box.scrollWidth <= box.clientWidth")
+    target = row.get_by_text("/orders/gone")
+    assert await target.evaluate("box => box.getClientRects().length === 1 && box.offsetHeight < 30")
+
+
 async def test_all_dead_letters_are_replayed_by_a_job(shown: Showcase, visitor: Dashboard) -> None:
     """Without a client it is a job, whose page opens; then one by one."""
     page = await visitor.open("dead")
@@ -176,5 +198,5 @@ async def test_a_queue_is_paused_resumed_and_purged(shown: Showcase, visitor: Da
     assert await is_in("cancelled", shown, shown.tasks["scheduled"])
 
 
-async def is_in(wanted: str, shown: Showcase, task_id: str) -> bool:
-    return await state(shown, task_id, "umbrella-sync") == wanted
+async def is_in(wanted: str, shown: Showcase, task_id: str, client_id: str = "umbrella-sync") -> bool:
+    return await state(shown, task_id, client_id) == wanted

@@ -39,8 +39,7 @@ export async function show(room, { query, signal, again }) {
 async function page(query, signal, again) {
   const { tasks, next } = await read("dead", query, signal);
   const doable = may("operate") ? [{ label: "Do", number: true, cell: (task) => buttons(task, again) }] : [];
-  const reason = { label: "Reason", cell: (task) => task.reason ?? "–" };
-  if (tasks.length) return [rows(tasks, { state: false, more: [reason, ...doable] }), pager(PATH, query, next)];
+  if (tasks.length) return [rows(tasks, { state: false, last: "Reason", more: doable }), pager(PATH, query, next)];
   if (next) return [empty("None so far", "There are more dead letters to look at."), pager(PATH, query, next)];
   return isFiltered(query)
     ? empty("No dead letter matches", "Take a filter out. Dead letters are kept for DEAD_TTL, the newest MAX_DEAD_PER_CLIENT of each client.")

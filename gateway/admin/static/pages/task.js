@@ -85,7 +85,7 @@ const what = (task) =>
       ["Queue", task.queue],
       ["Labels", task.labels?.length ? task.labels.map((label) => [badge(label), " "]) : "none"],
       task.trace_id && ["Trace", h("span", { class: "id" }, task.trace_id)],
-      ["Body", task.size === undefined ? null : bytes(task.size)],
+      ["Size", task.size === undefined ? null : `${bytes(task.size)} as it is kept`],
       ["Timeout", task.timeout === undefined ? null : seconds(task.timeout)],
       task.max_concurrent ? ["Its own bound", `${count(task.max_concurrent)} calls at once`] : null,
     ),

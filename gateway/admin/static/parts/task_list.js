@@ -25,24 +25,33 @@ export async function read(path, query, signal) {
   return { tasks, next: cursor };
 }
 
-/** The table; `client`, `state`: whether it has these. `more`: further columns. */
-export function rows(tasks, { client = true, state = true, more = [] } = {}) {
+/** The table; `client`, `state`: whether it has these. `last`: what the last answer is called. `more`: further columns. */
+export function rows(tasks, { client = true, state = true, last = "Last", more = [] } = {}) {
   return table(
     "Tasks",
     [
-      { label: "Task", cell: taskLink },
+      { label: "Task", cell: (task) => [taskLink(task), labels(task), target(task)], wide: true },
       client && { label: "Client", cell: (task) => clientLink(task.client_id) },
       { label: "Queue", cell: (task) => task.queue },
       state && { label: "State", cell: (task) => badge(task.state) },
-      { label: "Target", cell: (task) => [h("span", { class: "faint" }, `${task.method} `), task.url, labels(task)], wide: true },
       { label: "Attempts", cell: (task) => `${task.attempts} of ${task.max_retry + 1}`, number: true },
-      { label: "Last", cell: (task) => outcome(task.last_attempt) },
+      { label: last, cell: ended },
       { label: "When", cell: when, number: true },
       ...more,
     ].filter(Boolean),
     tasks,
   );
 }
+
+/** The last answer, and the reason where that is another. */
+function ended(task) {
+  const { reason, last_attempt: last } = task;
+  const same = !reason || (last && (reason === last.error || reason === `http ${last.status}`));
+  return same ? outcome(last) : [last && [outcome(last), " "], reason];
+}
+
+/** Below the id: in a column of its own a URL would have a few letters a line, or push what follows off the page. */
+const target = (task) => h("div", {}, h("span", { class: "faint" }, `${task.method} `), task.url);
 
 const labels = (task) => task.labels?.map((label) => [" ", badge(label, "faint")]);
 
