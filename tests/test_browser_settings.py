@@ -90,6 +90,9 @@ async def test_tiers_are_stored_changed_and_deleted(gateway: GatewayFactory) -> 
         await told(page, "gold is deleted.")
         await expect(row).to_have_count(0)
         assert await tier(gw, "gold") is None
+        await visitor.open("audit?action=tier")
+        for entry in ("gold: removed", "gold: requests_per_min 600 → 700", "gold: made"):
+            await expect(page.locator("tbody")).to_contain_text(entry)
 
 
 async def test_keys_are_made_rotated_and_revoked(gateway: GatewayFactory, target: Target) -> None:

@@ -90,7 +90,7 @@ async def test_changes_are_found(gw: Gateway, a_client: str, monkeypatch: pytest
 
 
 async def test_the_command(gw: Gateway, a_client: str) -> None:
-    """`gateway audit` shows what differs."""
+    """`gateway audit` shows what differs, and which tier was removed."""
     await gw.admin("PUT", "/admin/clients/set", json={"client_id": a_client, "tier": "free"})
     await gw.admin("PUT", "/admin/clients/set", json={"client_id": a_client, "enabled": False})
     env = {"GATEWAY_URL": gw.url, "ADMIN_API_KEY": ADMIN_KEY}
@@ -101,3 +101,6 @@ async def test_the_command(gw: Gateway, a_client: str) -> None:
     assert len(json.loads((await run("audit", "--json", env=env)).out)["entries"]) == 2
     filters = ("--client", "somebody", "--action", "set", "--key", "ADMIN_API_KEY")
     assert json.loads((await run("audit", "--json", *filters, env=env)).out) == {"entries": [], "next_cursor": None}
+    await gw.admin("PUT", "/admin/tiers/gold", json={"max_concurrent": 7, "requests_per_min": 70})
+    await gw.admin("DELETE", "/admin/tiers/gold")
+    assert "name gold" in (await run("audit", "--limit", "1", "--action", "delete_tier", env=env)).out

@@ -8,6 +8,8 @@ import typer
 from gateway.cli.admin_api import AdminApi
 from gateway.cli.output import Json, reported, table
 
+# By what a change names a tier, a key, a secret, a job or a task.
+_NAMES = ("name", "key_id", "secret_id", "job_id", "task_id")
 _COLUMNS = ("at", "action", "client", "address", "key", "what")
 
 
@@ -50,10 +52,13 @@ def audit(
 
 
 def _what(entry: dict[str, Any]) -> str:
-    """The settings that differ, the queue, how many tasks."""
+    """What it was done to where that is no client, the settings that differ, the queue, how many tasks."""
     before, after = entry["before"] or {}, entry["after"] or {}
-    changed = [name for name in after if after[name] != before.get(name) and name not in ("client_id", "updated_at")]
-    parts = [f"{name}: {json.dumps(before.get(name))} -> {json.dumps(after[name])}" for name in changed]
+    left_out = ("client_id", "updated_at", *_NAMES)
+    changed = [name for name in after if after[name] != before.get(name) and name not in left_out]
+    shown = after or before
+    parts = [f"{name} {shown[name]}" for name in _NAMES if name in shown]
+    parts += [f"{name}: {json.dumps(before.get(name))} -> {json.dumps(after[name])}" for name in changed]
     if entry["queue"]:
         parts.append(f"queue {entry['queue']}")
     if entry["tasks"] is not None:

@@ -53,8 +53,9 @@ function changed(entry) {
   if (before === null && after === null) return "–";
   const names = [...new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])].filter((name) => name !== "updated_at" && text(before?.[name]) !== text(after?.[name]));
   const line = before && after ? names.map((name) => `${name} ${text(before[name])} → ${text(after[name])}`).join("; ") : after ? "made" : "removed";
+  const whose = entry.client_id ?? (after ?? before).name ?? ""; // what is no client's is a tier's
   const both = h("div", { class: "content" }, h("h3", {}, "Before"), h("pre", { class: "body" }, JSON.stringify(before, null, 2)), h("h3", {}, "After"), h("pre", { class: "body" }, JSON.stringify(after, null, 2)), h("p", { class: "faint" }, "Request ", h("code", {}, entry.request_id)));
-  return [line || "no difference", " ", h("button", { type: "button", class: "small", "aria-label": `Show all of ${entry.action} at ${entry.at}`, onclick: () => tell(`${entry.action.replaceAll("_", " ")} ${entry.client_id ?? ""}`, both, true) }, "Show")];
+  return [entry.client_id || !whose ? null : `${whose}: `, line || "no difference", " ", h("button", { type: "button", class: "small", "aria-label": `Show all of ${entry.action} at ${entry.at}`, onclick: () => tell(`${entry.action.replaceAll("_", " ")} ${whose}`, both, true) }, "Show")];
 }
 
 const text = (value) => (value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value));

@@ -34,7 +34,7 @@ export function show(door, note, enter) {
         "form",
         { onsubmit: submit },
         h("label", { class: "field wide", htmlFor: "key" }, h("span", {}, "Admin key"), field),
-        h("p", { class: "faint", id: "key-help" }, "The value of ", h("code", {}, "ADMIN_API_KEY"), ". The session ends after an hour unused."),
+        h("p", { class: "faint", id: "key-help" }, "The value of ", h("code", {}, "ADMIN_API_KEY"), ", or a key of ", h("code", {}, "ADMIN_KEYS"), ". The session ends after an hour unused."),
         problem,
         h("div", { class: "buttons" }, button),
       ),
