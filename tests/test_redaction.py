@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 import structlog
 
@@ -15,7 +14,7 @@ from gateway import log, redaction
 from gateway.models import Task, TaskSpec
 from gateway.redaction import mask, scrub, scrub_fields, shown_url
 from gateway.settings import Settings
-from gateway.store.records import claimed, fixed_fields
+from gateway.store.records import claimed, entry_value
 
 SECRET = "s3cr3t-canary"
 
@@ -178,7 +177,7 @@ def test_what_carries_a_task_shows_nothing_of_it() -> None:
     task = {"url": SECRET, "headers": {SECRET: SECRET}, "body": SECRET.encode(), "method": "POST", "queue": "q"}
     spec = TaskSpec(Task(**task), requests_per_min=1)  # type: ignore[arg-type]
     assert repr([spec, spec.task]) == "[<TaskSpec>, <Task>]"
-    packed = b"\x9e" + msgspec.msgpack.encode("u" * 16) + fixed_fields(spec)[0]
+    packed = entry_value("u" * 16, spec)[0]
     claim = claimed("acme", [b"q", b"1-0", 1, b"", packed], 1)
     assert claim.body == SECRET.encode()
     for each in (claim, claim.stored):

@@ -24,7 +24,7 @@ from gateway.settings import Settings
 from gateway.store.clients import Clients
 from gateway.store.merging import Merger, at_once
 from gateway.store.payload import Payloads
-from gateway.store.records import fixed_fields, unique_end
+from gateway.store.records import entry_value, id_at, unique_end
 from gateway.store.scripts import Runner
 
 _Args = tuple[str | bytes | int | float, ...]
@@ -35,9 +35,11 @@ _CHUNK: Final = 50  # a thousand in one script call were measured to block Redis
 
 
 class _Wanted(msgspec.Struct):
-    """One task on its way: what the script is told of it, whether its client is new, whether this process claims it."""
+    """One task on its way: what the script is told of it, the end of its id, its fingerprint, and whether its client is
+    new, and this process claims it."""
 
     told: bytes
+    unique: str
     fingerprint: bytes
     create: bool
     local: bool
@@ -108,7 +110,7 @@ class Admissions:
 
     def _wanted(self, client_id: str, spec: TaskSpec, create: bool, local: bool) -> _Wanted:
         task, unique = spec.task, unique_end()
-        tail, size = fixed_fields(spec, self._payloads.packed(client_id, unique, task))
+        value, size = entry_value(unique, spec, self._payloads.packed(client_id, unique, task))
         key = task.idempotency_key
         told = _packed(
             task.queue,
@@ -121,10 +123,9 @@ class Admissions:
             1 if task.expires_at else 0,
             "" if key is None else self._keyspace.idempotency(client_id, key),
             "" if key is None else self._payloads.fingerprint(spec.fingerprint),
-            unique,
         )
-        told += _TEXT + len(tail).to_bytes(4, "big") + tail  # as text: Lua's cmsgpack knows no binary type
-        return _Wanted(told, spec.fingerprint, create, local)
+        told += _TEXT + len(value).to_bytes(4, "big") + value  # as text: Lua's cmsgpack knows no binary type
+        return _Wanted(told, unique, spec.fingerprint, create, local)
 
     async def _carry_out(self, partition: int, wanted: dict[str, list[_Wanted]]) -> list[Admission | StoreUnavailable]:
         told: list[bytes] = []
@@ -150,7 +151,9 @@ class Admissions:
                 at += _ROW
                 window = Window(used, reset, now)
                 if code in {_ADMITTED, _SCHEDULED}:
-                    results.append(Admitted(detail.decode(), window, created, code == _SCHEDULED))
+                    place = detail.decode()
+                    task_id = id_at(place, one.unique) if "-" in place else place
+                    results.append(Admitted(task_id, window, created, code == _SCHEDULED))
                     created = False  # the first that was admitted made it
                 elif code == _CONFLICT:
                     results.append(self._conflict(window, detail.decode(), one.fingerprint))

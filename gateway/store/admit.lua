@@ -8,15 +8,15 @@
 --       idempotency TTL (s), and packed in one string, value after value (a string is much cheaper to hand over than each of
 --       them): per client its id, how many tasks, new client's JSON ('' for a known one), quiet (1: this process claims by
 --       itself); then per task of it: queue, limit, cost, size, delay ms, run_at ms, bound, 1 where it expires, idempotency
---       key ('': none), fingerprint, unique end of the id, the fields from RUN_AT on.
+--       key ('': none), fingerprint, and the task as the value of an entry (`r`).
 -- Returns {Redis's clock in µs, then per client: created 0/1, or what failed (and no tasks); per task of it: code, used, reset,
--- detail}; codes are in store/admission.py, `detail` of an admitted task is its id.
+-- detail}; codes are in store/admission.py, `detail` of an admitted task is its id, or its entry, which the id begins with.
 -- Nothing is counted that is not stored, nothing stored that is not counted. Refused whole when memory is full.
 local ALGORITHM = ARGV[7]
 local MAX_CLIENTS, MAX_TASKS, MAX_BYTES, MAX_QUEUES, MAX_ALL_TASKS, MAX_ALL_BYTES =
   tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local KEY_TTL, TOLD = ARGV[14], ARGV[15]
-local HEAD, WIDTH = 4, 12
+local HEAD, WIDTH = 4, 11
 local SCHEDULED_ONE, ADMITTED, DUPLICATE, CONFLICT, LIMITED, FULL_TASKS, FULL_BYTES, MANY_QUEUES, MANY_CLIENTS,
       FULL_ALL_TASKS, FULL_ALL_BYTES = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
@@ -81,8 +81,8 @@ local function add(queue, field, value)
   return redis.call('XADD', key, '*', field, value)
 end
 
--- Stores an admitted task and returns its id, and whether it is scheduled.
-local function store(new_client, queue, size, delay, run_at, bound, expires, unique, tail)
+-- Stores an admitted task and returns its id, or its entry where the id is not `named` here, and whether it is scheduled.
+local function store(new_client, queue, size, delay, run_at, bound, expires, value, named)
   if missing then
     redis.call('SET', config_key(), new_client)
     redis.call('ZADD', clients_key, 0, client)
@@ -96,20 +96,21 @@ local function store(new_client, queue, size, delay, run_at, bound, expires, uni
   end
   local due = run_at > 0 and run_at or now_ms + delay
   if due > now_ms then
-    local id = id_at(string.format('%.0f-0', now_ms), unique)
-    redis.call('SET', task_key(id), pack_record(SCHEDULED, '', due, now_ms, 0, 0, '', '', queue, tail))
+    local id = id_at(string.format('%.0f-0', now_ms), unique_in(value))
+    redis.call('SET', task_key(id), pack_record(SCHEDULED, '', due, now_ms, 0, 0, '', '', queue, tail_of(value)))
     redis.call('ZADD', scheduled_key(), due, id)
     note_due()
     return id, true
   end
   if bound == 0 and expires == 0 then
     if not full then wake = true end
-    return id_at(add(queue, 'r', ENTRY_OF_14 .. unique .. tail), unique)
+    local entry = add(queue, 'r', value)
+    return named and id_at(entry, unique_in(value)) or entry
   end
   wake, odd = true, true
-  local id = id_at(string.format('%.0f-0', now_ms), unique)
+  local id = id_at(string.format('%.0f-0', now_ms), unique_in(value))
   local entry = add(queue, 't', id)
-  redis.call('SET', task_key(id), pack_record(IN_STREAM, entry, now_ms, now_ms, 0, 0, '', '', queue, tail))
+  redis.call('SET', task_key(id), pack_record(IN_STREAM, entry, now_ms, now_ms, 0, 0, '', '', queue, tail_of(value)))
   return id
 end
 
@@ -125,7 +126,7 @@ end
 
 -- Judges the next task of TOLD, which `read` ends behind; returns its queue where it was stored.
 local at, left = 0, 0
-local function judge(new_client, read, queue, limit, cost, size, delay, run_at, bound, expires, named, fingerprint, unique, tail)
+local function judge(new_client, read, queue, limit, cost, size, delay, run_at, bound, expires, named, fingerprint, value)
   at, left = read, left - 1
   local idempotency_key = named ~= '' and named or nil
   local code, detail = decide(queue, limit, cost, size, idempotency_key, fingerprint)
@@ -133,7 +134,7 @@ local function judge(new_client, read, queue, limit, cost, size, delay, run_at, 
   if code == ADMITTED then
     count(window, cost)
     local scheduled
-    detail, scheduled = store(new_client, queue, size, delay, run_at, bound, expires, unique, tail)
+    detail, scheduled = store(new_client, queue, size, delay, run_at, bound, expires, value, idempotency_key)
     if scheduled then code = SCHEDULED_ONE end
     if idempotency_key then
       redis.call('SET', idempotency_key, cmsgpack.pack({ detail, fingerprint }), 'EX', KEY_TTL)

@@ -1,6 +1,7 @@
 """The stored forms of a task, as lib/record.lua lays them out: a fresh one is its stream entry, every other one has a
 record. Both are packed arrays and share the fields from `run_at` on."""
 
+from functools import lru_cache
 from itertools import count
 from os import urandom
 from typing import Any, Final, cast
@@ -95,9 +96,20 @@ def unique_end() -> str:
     return f"{_process}{next(_sequence) & 0xFFFFFF:06x}"
 
 
-def fixed_fields(spec: TaskSpec, payload: Payload | None = None) -> tuple[bytes, int]:
-    """The fields from `run_at` on, packed without an array header, and the size they count as. ``payload``: what is
-    stored in place of the task's own."""
+@lru_cache(maxsize=256)
+def _beginning(entry: str) -> str:
+    ms, _, sequence = entry.partition("-")
+    return f"{int(ms):012x}{int(sequence):04x}"
+
+
+def id_at(entry: str, unique: str) -> str:
+    """The id of a fresh task, as lib/record.lua makes it: where it is, and what makes it unique."""
+    return _beginning(entry) + unique
+
+
+def entry_value(unique: str, spec: TaskSpec, payload: Payload | None = None) -> tuple[bytes, int]:
+    """A task as its stream entry holds it, a packed `Fresh`, and the size it counts as. ``payload``: what is stored in
+    place of the task's own."""
     task = spec.task
     if payload is None:
         headers = orjson.dumps(task.headers).decode() if task.headers else ""
@@ -110,6 +122,7 @@ def fixed_fields(spec: TaskSpec, payload: Payload | None = None) -> tuple[bytes,
     size = _OVERHEAD + len(payload[0]) + len(payload[1]) + length + len(spec.trace) + len(labels)
     timeout = int(task.timeout)
     values = (
+        unique,
         task.run_at,
         task.expires_at,
         spec.bound,
@@ -121,7 +134,7 @@ def fixed_fields(spec: TaskSpec, payload: Payload | None = None) -> tuple[bytes,
         spec.trace,
         labels,
     )
-    return _encode(values)[1:], size  # 13 fields: the array header is one byte, as it is not for more than 15
+    return _encode(values), size
 
 
 def claimed(client_id: str, row: list[Any], now: int) -> ClaimedTask:
@@ -150,10 +163,8 @@ def claimed(client_id: str, row: list[Any], now: int) -> ClaimedTask:
             stored=record,
         )
     fresh = _decode_fresh(packed)
-    ms, _, sequence = place.partition("-")
-    due = int(ms)
     return ClaimedTask(
-        task_id=f"{due:012x}{int(sequence):04x}{fresh.unique}",
+        task_id=id_at(place, fresh.unique),
         client_id=client_id,
         queue=queue.decode(),
         entry=place,
@@ -166,7 +177,7 @@ def claimed(client_id: str, row: list[Any], now: int) -> ClaimedTask:
         url=fresh.url,
         headers=_decode_headers(fresh.headers) if fresh.headers else {},
         body=fresh.body.encode() if fresh.has_body else None,
-        due_at=due,
+        due_at=int(place.partition("-")[0]),
         claimed_at=now,
         trace=fresh.trace,
         stored=fresh,

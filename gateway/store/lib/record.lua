@@ -7,22 +7,19 @@ local STATE, ENTRY, DUE, CREATED, ATTEMPTS, CRASHES, FENCE, FINISHED, LAST, REAS
 local CLIENT, QUEUE, RUN_AT, EXPIRES, BOUND, MAX_RETRY, TIMEOUT, SIZE = 12, 13, 14, 15, 16, 17, 18, 19
 local HEADERS, HAS_BODY, BODY, TRACE, LABELS, EARLIER = 22, 23, 24, 25, 26, 27
 local ARRAY_OF_26, ARRAY_OF_27 = '\220\0\26', '\220\0\27' -- EARLIER is there only once an attempt has failed
-local ENTRY_OF_14 = '\158\176' -- with the first byte of a string of 16
 local MOST_EARLIER = 20 -- attempts that are kept
 local IN_STREAM, SCHEDULED, RETRYING, SUCCEEDED, DEAD, CANCELLED = 'q', 's', 'r', 'S', 'D', 'C'
 
 -- The id of a fresh task says which entry it is: 12 digits of ms, 4 or more of the sequence number (which grows while the clock
--- is put back), then 16 that make it unique. Tasks of many clients that come at once are mostly the same entry, of other streams.
-local beginnings = {}
+-- is put back), then 16 that make it unique. It costs as much as the entry itself to make.
 local function id_at(entry, unique)
-  local beginning = beginnings[entry]
-  if not beginning then
-    local ms, seq = string.match(entry, '^(%d+)-(%d+)$')
-    beginning = string.format('%012x%04x', tonumber(ms), tonumber(seq))
-    beginnings[entry] = beginning
-  end
-  return beginning .. unique
+  local ms, seq = string.match(entry, '^(%d+)-(%d+)$')
+  return string.format('%012x%04x', tonumber(ms), tonumber(seq)) .. unique
 end
+
+-- Of the value of an entry that is a task: the end of its id, and the fields from RUN_AT on, packed.
+local function unique_in(value) return string.sub(value, 3, 18) end
+local function tail_of(value) return string.sub(value, 19) end
 
 local function load_record(id)
   local packed = redis.call('GET', task_key(id))
@@ -54,7 +51,7 @@ end
 -- The id of the task in a stream entry, in either form.
 local function id_in(found)
   local value = found[2][2]
-  return found[2][1] == 't' and value or id_at(found[1], string.sub(value, 3, 18))
+  return found[2][1] == 't' and value or id_at(found[1], unique_in(value))
 end
 
 -- The task of a stream entry: its id, its record, and the record packed.
@@ -63,7 +60,7 @@ local function task_at(queue, found)
   local record, packed = load_record(id) -- a fresh one has one, too, once it was taken back
   if record or found[2][1] == 't' then return id, record, packed end
   local ms = tonumber(string.match(entry, '^%d+'))
-  packed = pack_record(IN_STREAM, entry, ms, ms, 0, 0, '', '', queue, string.sub(value, 19))
+  packed = pack_record(IN_STREAM, entry, ms, ms, 0, 0, '', '', queue, tail_of(value))
   return id, cmsgpack.unpack(packed), packed
 end
 
