@@ -105,7 +105,7 @@ def _console(stream: TextIO) -> structlog.dev.ConsoleRenderer:
 
 def tells_debug() -> bool:
     """Whether debug lines are written: to gather one costs more than not to write it."""
-    return logging.getLogger().isEnabledFor(logging.DEBUG)
+    return logging.root.isEnabledFor(logging.DEBUG)
 
 
 def configure(level: str, fmt: Literal["json", "console"], stream: TextIO | None = None) -> None:

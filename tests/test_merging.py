@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio as redis
+import structlog
 from stores import limit, outcome, spec
 
 from gateway.errors import StoreUnavailable
@@ -90,6 +91,32 @@ async def test_a_defect_leaves_nobody_waiting() -> None:
     assert told.value.unknown
     calls.failure = None
     assert await merged.submit("a", 1) == ("a", 1)
+
+
+async def test_an_answer_that_cannot_be_given_keeps_nobody_from_theirs(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told to the loop's handler of errors, and the others are told in order."""
+    calls, told = Calls(), asyncio.Queue[Any]()
+    calls.go.set()
+    merged = merger(calls)
+    merged.hand_in("a", 0, told.put_nowait)
+    merged.hand_in("a", 1, lambda _: 1 / 0)
+    merged.hand_in("b", 2, told.put_nowait)
+    assert [await told.get(), await told.get()] == [("a", 0), ("b", 2)]
+    assert "An answer could not be given." in caplog.text
+
+
+async def test_what_is_done_for_many_has_no_log_fields_of_one() -> None:
+    """Neither the call nor who is told of its answer."""
+    seen: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def carry_out(_: int, items: dict[str, list[int]]) -> list[int]:
+        seen.put_nowait(structlog.contextvars.get_contextvars())
+        return [0 for _ in items]
+
+    merged: Merger[int, int] = Merger(lambda _: 0, carry_out, patience=60)
+    with structlog.contextvars.bound_contextvars(request_id="one's own"):
+        merged.hand_in("a", 0, lambda _: seen.put_nowait(structlog.contextvars.get_contextvars()))
+    assert [await seen.get(), await seen.get()] == [{}, {}]
 
 
 async def test_broken_keys_of_one_client_do_not_keep_others_from_being_admitted(store: Store, raw: Any) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextvars
-from typing import Any
 
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -11,16 +11,26 @@ from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.keys import AppKeys, RequestKeys
 from gateway.log import tells_debug
-from gateway.middleware.answers import json_answer, limit_body
 from gateway.middleware.contracts import Dispatching, Planned
 from gateway.middleware.window import NotAdmitted
-from gateway.models import Admission, Admitted, Duplicate
+from gateway.models import Admission, Admitted, Duplicate, RateLimit
 from gateway.store import Store
 
 log = structlog.get_logger()
 
 # The dispatcher's tasks must not inherit one request's log fields.
 _CLEAN = contextvars.Context()
+
+
+class _Enqueued(msgspec.Struct, frozen=True, gc=False):
+    status: str
+    task_id: str
+    queue: str
+    client_id: str
+    rate_limit: RateLimit
+
+
+_encode = msgspec.json.Encoder().encode  # half of what a dict takes with orjson
 
 
 async def enqueue(request: web.Request) -> web.StreamResponse:
@@ -36,21 +46,14 @@ async def enqueue(request: web.Request) -> web.StreamResponse:
     if not isinstance(admission, Admitted | Duplicate):
         raise NotAdmitted(admission, plan)
     request[RequestKeys.WINDOW] = (admission.window, plan.limit.requests_per_min)
-    status, body = enqueued_body(admission, plan, client.client_id)
-    return json_answer(body, status)
+    status, body = enqueued(admission, plan, client.client_id)
+    return web.Response(body=body, status=status, content_type="application/json")
 
 
-def enqueued_body(admission: Admitted | Duplicate, plan: Planned, client_id: str) -> tuple[int, dict[str, Any]]:
+def enqueued(admission: Admitted | Duplicate, plan: Planned, client_id: str) -> tuple[int, bytes]:
     """Status and body for a task that the store has."""
-    fresh = isinstance(admission, Admitted)
-    body = {
-        "status": "enqueued" if fresh else "duplicate",
-        "task_id": admission.task_id,
-        "queue": plan.spec.task.queue,
-        "client_id": client_id,
-        "rate_limit": limit_body(plan.limit),
-    }
-    return 201 if fresh else 200, body
+    status, text = (201, "enqueued") if isinstance(admission, Admitted) else (200, "duplicate")
+    return status, _encode(_Enqueued(text, admission.task_id, plan.spec.task.queue, client_id, plan.limit))
 
 
 async def _admit(

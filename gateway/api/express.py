@@ -2,7 +2,6 @@
 one pass and without a task of the event loop. Whatever is out of the ordinary before the store is asked is left to the
 chain, which words every refusal."""
 
-import asyncio
 import functools
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import structlog
 from aiohttp.helpers import rfc822_formatted_time
 
 from gateway import metrics
-from gateway.api.enqueue import enqueued_body, explained, note_admitted
+from gateway.api.enqueue import enqueued, explained, note_admitted
 from gateway.errors import GatewayError, ServiceUnavailable, StoreUnavailable
 from gateway.middleware.answers import json_bytes
 from gateway.middleware.client_keys import shows_its_key
@@ -26,7 +25,7 @@ from gateway.middleware.policy import plan
 from gateway.middleware.reading import is_client_id
 from gateway.middleware.request_id import HEADER, chosen_id
 from gateway.middleware.security_headers import HEADERS
-from gateway.middleware.window import refused, window_headers
+from gateway.middleware.window import refused, window_headers, window_lines
 from gateway.models import Admission, Admitted, Client, Duplicate
 from gateway.settings import Settings
 from gateway.store import Store
@@ -95,8 +94,8 @@ class Express:
             return False
         taken = _Taken(client, planned, chosen_id(head.request_id), started, answer)
         local = self._dispatcher is not None and self._dispatcher.has_room()
-        waiting = self._store.tasks.submit(client.client_id, planned.spec, create=False, local=local)
-        waiting.add_done_callback(functools.partial(self._decided, taken))
+        tell = functools.partial(self._decided, taken)
+        self._store.tasks.submit(client.client_id, planned.spec, tell, create=False, local=local)
         return True
 
     def _enter(self) -> bool:
@@ -126,41 +125,38 @@ class Express:
         [ask] = asked.asks
         return (client, ask) if ask.override is None else None
 
-    def _decided(self, taken: _Taken, waiting: "asyncio.Future[Admission]") -> None:
+    def _decided(self, taken: _Taken, admission: Admission | StoreUnavailable) -> None:
         """Word the store's answer."""
         self._limits.leave()
-        status, headers, body = self._worded(taken, waiting)
-        head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        status, lines, body = self._worded(taken, admission)
         taken.answer(
             (
-                f"{_LINES[status]}{head}{_FIXED}{HEADER}: {taken.request_id}\r\nDate: {rfc822_formatted_time()}\r\n"
+                f"{_LINES[status]}{lines}{_FIXED}{HEADER}: {taken.request_id}\r\nDate: {rfc822_formatted_time()}\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n"
             ).encode()
             + body
         )
         metrics.http_request(ROUTE, "POST", status, time.monotonic() - taken.started)
 
-    def _worded(self, taken: _Taken, waiting: "asyncio.Future[Admission]") -> tuple[int, dict[str, str], bytes]:
+    def _worded(self, taken: _Taken, admission: Admission | StoreUnavailable) -> tuple[int, str, bytes]:
         planned, client = taken.plan, taken.client
-        problem: GatewayError
-        try:
-            admission = waiting.result()
-        except StoreUnavailable as away:
-            problem = explained(away)
-        except Exception:
-            log.exception("unexpected_error", method="POST", path=ROUTE, request_id=taken.request_id)
-            problem = GatewayError(f"the gateway failed; its log has request id {taken.request_id}")
-        else:
-            if isinstance(admission, Admitted):
-                note_admitted(admission, client.client_id, planned.spec.task.queue, self._dispatcher)
-            headers = window_headers(admission.window, planned.limit.requests_per_min)
-            if isinstance(admission, Admitted | Duplicate):
-                status, body = enqueued_body(admission, planned, client.client_id)
-                return status, headers, json_bytes(body)
-            trace = trace_id(planned.spec.trace)
-            named = {"trace_id": trace} if trace else {}
-            with structlog.contextvars.bound_contextvars(request_id=taken.request_id, **named):
-                problem = refused(admission, planned, client)
-                problem.headers.update(headers)
-                log.info("request", method="POST", path=ROUTE, status=problem.status)
-        return problem.status, problem.headers, json_bytes(problem.body())
+        if isinstance(admission, StoreUnavailable):
+            return _as_problem(explained(admission))
+        if isinstance(admission, Admitted):
+            note_admitted(admission, client.client_id, planned.spec.task.queue, self._dispatcher)
+        window, limit = admission.window, planned.limit.requests_per_min
+        if isinstance(admission, Admitted | Duplicate):
+            status, body = enqueued(admission, planned, client.client_id)
+            return status, window_lines(window, limit), body
+        trace = trace_id(planned.spec.trace)
+        named = {"trace_id": trace} if trace else {}
+        with structlog.contextvars.bound_contextvars(request_id=taken.request_id, **named):
+            problem = refused(admission, planned, client)
+            problem.headers.update(window_headers(window, limit))
+            log.info("request", method="POST", path=ROUTE, status=problem.status)
+        return _as_problem(problem)
+
+
+def _as_problem(problem: GatewayError) -> tuple[int, str, bytes]:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in problem.headers.items()])
+    return problem.status, lines, json_bytes(problem.body())

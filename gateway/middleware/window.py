@@ -83,14 +83,19 @@ def window_headers(seen: Window, limit: int) -> dict[str, str]:
     >>> window_headers(Window(used=1, reset=60, now=1700000000.2), 50)["RateLimit"]
     '"client";r=49;t=60'
     """
+    return dict(line.split(": ", 1) for line in window_lines(seen, limit).splitlines())
+
+
+def window_lines(seen: Window, limit: int) -> str:
+    """The same as they stand in the head of an answer."""
     remaining = max(0, limit - seen.used)
-    return {
-        "RateLimit-Policy": f'"client";q={limit};w=60',
-        "RateLimit": f'"client";r={remaining};t={seen.reset}',
-        "X-RateLimit-Limit": str(limit),
-        "X-RateLimit-Remaining": str(remaining),
-        "X-RateLimit-Reset": str(math.ceil(seen.now + seen.reset)),
-    }
+    return (
+        f'RateLimit-Policy: "client";q={limit};w=60\r\n'
+        f'RateLimit: "client";r={remaining};t={seen.reset}\r\n'
+        f"X-RateLimit-Limit: {limit}\r\n"
+        f"X-RateLimit-Remaining: {remaining}\r\n"
+        f"X-RateLimit-Reset: {math.ceil(seen.now + seen.reset)}\r\n"
+    )
 
 
 def refused(refusal: Refusal, plan: Planned, client: Client) -> GatewayError:

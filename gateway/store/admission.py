@@ -1,6 +1,5 @@
 """Admitting tasks: one script decides and stores. Requests that come in together share its calls."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from gateway.models import (
 )
 from gateway.settings import Settings
 from gateway.store.clients import Clients
-from gateway.store.merging import Merger, at_once
+from gateway.store.merging import Merger, Tell, at_once
 from gateway.store.payload import Payloads
 from gateway.store.records import entry_value, id_at, unique_end
 from gateway.store.scripts import Runner
@@ -87,11 +86,11 @@ class Admissions:
 
     async def admit(self, client_id: str, spec: TaskSpec, *, create: bool, local: bool = False) -> Admission:
         """Decide and store in one step. ``create``: the client is unknown; ``local``: this process will claim it."""
-        return await self.submit(client_id, spec, create=create, local=local)
+        return await self._merger.submit(client_id, self._wanted(client_id, spec, create, local))
 
-    def submit(self, client_id: str, spec: TaskSpec, *, create: bool, local: bool) -> "asyncio.Future[Admission]":
-        """The same, for who does not wait: what the store will say."""
-        return self._merger.submit(client_id, self._wanted(client_id, spec, create, local))
+    def submit(self, client_id: str, spec: TaskSpec, tell: Tell[Admission], *, create: bool, local: bool) -> None:
+        """The same, for who does not wait: ``tell`` is told what the store says."""
+        self._merger.hand_in(client_id, self._wanted(client_id, spec, create, local), tell)
 
     async def admit_many(
         self, client_id: str, specs: Sequence[TaskSpec], *, create: bool

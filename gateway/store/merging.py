@@ -2,14 +2,18 @@
 it does anything is then paid once. Each caller gets its own answer."""
 
 import asyncio
-from collections import defaultdict
+import contextvars
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
 
 from gateway.errors import StoreUnavailable
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+Tell = Callable[[Answer | StoreUnavailable], None]
 
 # Items of a group, and groups under way at a time. With one large one, Redis and this process would wait for each
 # other; many small ones cost more each. Of groups of 16, 24, 32, 40 and 50, two of 32 did best with 64 callers.
@@ -25,10 +29,10 @@ def at_once(*, confirmed: bool) -> int:
     return _CONFIRMED_AT_ONCE if confirmed else AT_ONCE
 
 
-class _Waiting(NamedTuple):
+class _Waiting(msgspec.Struct, frozen=True):
     client_id: str
     item: Any
-    answer: "asyncio.Future[Any]"
+    tell: Tell[Any]
 
 
 class _Queue:
@@ -66,25 +70,30 @@ class Merger(Generic[Item, Answer]):
         self._patience = patience
         self._at_once = at_once
         self._loop = asyncio.get_running_loop()
+        self._clean = contextvars.Context()  # what is done for many must not inherit one request's log fields
         self._queues: dict[int, _Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, client_id: str, item: Item) -> "asyncio.Future[Answer]":
         """The answer to come; what is submitted is carried out, also where nobody waits for it any more."""
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        self.hand_in(client_id, item, partial(_settle, answer))
+        return answer
+
+    def hand_in(self, client_id: str, item: Item, tell: Tell[Answer]) -> None:
+        """The same without a future, which costs its own turn of the loop: ``tell`` is called with the answer."""
         partition = self._partition_of(client_id)
         queue = self._queues.get(partition)
         if queue is None:
             queue = self._queues[partition] = _Queue(partition)
-        answer: asyncio.Future[Answer] = self._loop.create_future()
-        queue.waiting.append(_Waiting(client_id, item, answer))
+        queue.waiting.append(_Waiting(client_id, item, tell))
         if queue.under_way < self._at_once:
             self._schedule(queue)
-        return answer
 
     def _schedule(self, queue: _Queue) -> None:
         if queue.waiting and not queue.scheduled:
             queue.scheduled = True
-            self._loop.call_soon(self._flush, queue)
+            self._loop.call_soon(self._flush, queue, context=self._clean)
 
     def _flush(self, queue: _Queue) -> None:
         queue.scheduled = False
@@ -96,42 +105,49 @@ class Merger(Generic[Item, Answer]):
             task.add_done_callback(self._tasks.discard)
 
     async def _run(self, queue: _Queue, group: list[_Waiting]) -> None:
-        by_client: dict[str, list[_Waiting]] = defaultdict(list)
+        by_client: dict[str, list[_Waiting]] = {}
         for one in group:
-            by_client[one.client_id].append(one)
+            by_client.setdefault(one.client_id, []).append(one)
         ordered = [one for ones in by_client.values() for one in ones]
         started = self._loop.time()
         try:
             answers = await self._carry_out(
                 queue.partition, {name: [one.item for one in ones] for name, ones in by_client.items()}
             )
-            for one, answer in zip(ordered, answers, strict=True):
-                _settle(one, answer)
+            answered = list(zip(ordered, answers, strict=True))  # or nobody was told yet
         except BaseException as error:
-            _fail(ordered, error)
+            self._fail(ordered, error)
             if self._loop.time() - started > self._patience:
                 waited, queue.waiting = queue.waiting, []
-                _fail(waited, StoreUnavailable(_AWAY))
+                self._fail(waited, StoreUnavailable(_AWAY))
             if not isinstance(error, StoreUnavailable):
                 raise  # a defect, or the end of the process
+        else:
+            for one, answer in answered:
+                self._tell(one, answer)
         finally:
             queue.under_way -= 1
             self._schedule(queue)
 
+    def _fail(self, group: list[_Waiting], error: BaseException) -> None:
+        """Nobody may wait for ever, whatever it is."""
+        unknown = not isinstance(error, StoreUnavailable) or error.unknown
+        message = error.message if isinstance(error, StoreUnavailable) else "The gateway failed; see its log."
+        for one in group:
+            self._tell(one, StoreUnavailable(message, unknown=unknown))
 
-def _settle(one: _Waiting, answer: Any) -> None:
-    if one.answer.done():
+    def _tell(self, one: _Waiting, answer: Any) -> None:
+        """What goes wrong with one answer keeps nobody else from theirs."""
+        try:
+            one.tell(answer)
+        except Exception as error:
+            self._loop.call_exception_handler({"message": "An answer could not be given.", "exception": error})
+
+
+def _settle(waiting: "asyncio.Future[Any]", answer: Any) -> None:
+    if waiting.done():
         return
     if isinstance(answer, StoreUnavailable):
-        one.answer.set_exception(answer)
+        waiting.set_exception(answer)
     else:
-        one.answer.set_result(answer)
-
-
-def _fail(group: list[_Waiting], error: BaseException) -> None:
-    """Nobody may wait for ever, whatever it is."""
-    unknown = not isinstance(error, StoreUnavailable) or error.unknown
-    message = error.message if isinstance(error, StoreUnavailable) else "The gateway failed; see its log."
-    for one in group:
-        if not one.answer.done():
-            one.answer.set_exception(StoreUnavailable(message, unknown=unknown))
+        waiting.set_result(answer)
