@@ -6,6 +6,7 @@ import typer
 
 from gateway.cli.admin_api import AdminApi
 from gateway.cli.output import Json, reported, table
+from gateway.cli.picture import lasting
 
 _WHEN = "RFC 3339, such as 2024-01-15T10:30:00Z"
 _COUNTS = ("admitted", "refused", "delivered", "failed")
@@ -37,7 +38,7 @@ def usage(
 
 
 def _figures(point: dict[str, Any]) -> tuple[str, ...]:
-    took = ("-" if point[name] is None else f"{point[name]:.3g} s" for name in ("duration_p50", "duration_p95"))
+    took = (lasting(point[name]) for name in ("duration_p50", "duration_p95"))
     return (*(str(point[name]) for name in _COUNTS), *took)
 
 

@@ -11,7 +11,7 @@ import { clientLink, heading } from "../parts/words.js";
 
 const PATH = ["audit"];
 const PAGE = 50;
-const SEARCHED = 500; // entries a page where it is filtered, which happens here
+const SEARCHED = 500; // entries a page where those of some actions are picked, which happens here
 
 export const title = () => "Audit log";
 
@@ -20,18 +20,19 @@ export async function show(room, { query, signal }) {
   const fields = [
     { name: "client_id", label: "Client" },
     { name: "action", label: "Action contains", placeholder: "pause" },
+    { name: "key_name", label: "Key" },
   ];
   put(room, heading("Audit log"), h("section", { class: "panel" }, filters(PATH, query, fields)), list);
   await loading(list, () => page(query, signal), signal);
 }
 
 async function page(query, signal) {
-  const narrow = isFiltered(query);
-  const told = await get("audit", { limit: narrow ? SEARCHED : PAGE, cursor: query.cursor }, signal);
-  const entries = told.entries.filter((entry) => (!query.client_id || entry.client_id === query.client_id) && (!query.action || entry.action.includes(query.action)));
+  const { action, ...asked } = query;
+  const told = await get("audit", { ...asked, limit: action ? SEARCHED : PAGE }, signal);
+  const entries = told.entries.filter((entry) => !action || entry.action.includes(action));
   if (!entries.length) {
-    if (!narrow) return empty("Nothing has been changed yet", "Every change by way of /admin is noted here, from this page, the command line and scripts.");
-    return [empty("No entry of this page matches", told.next_cursor ? `The ${SEARCHED} newest were looked at; there are older ones.` : "Take a filter out."), pager(PATH, query, told.next_cursor)];
+    if (!isFiltered(query)) return empty("Nothing has been changed yet", "Every change by way of /admin is noted here, from this page, the command line and scripts.");
+    return [empty("No entry of this page matches", told.next_cursor ? "There are older ones to look at." : "Take a filter out."), pager(PATH, query, told.next_cursor)];
   }
   return [table("What operators changed, newest first", COLUMNS, entries), pager(PATH, query, told.next_cursor)];
 }

@@ -68,9 +68,9 @@ function explanation(why) {
     h(
       "p",
       { class: "faint" },
-      why.since && ["since ", moment(why.since), ` (${seconds(Math.max(0, (Date.now() - new Date(why.since)) / 1000))}) · `],
-      why.until && ["until ", moment(why.until), " · "],
-      `${count(why.in_flight)} of ${count(why.max_concurrent)} calls of the client are open`,
+      why.since && ["since ", moment(why.since), ` (${seconds(Math.max(0, (Date.now() - new Date(why.since)) / 1000))})`],
+      why.until && [why.since && " · ", "until ", moment(why.until)],
+      why.constraint !== "ended" && [(why.since || why.until) && " · ", `${count(why.in_flight)} of ${count(why.max_concurrent)} calls of the client are open`],
     ),
     why.blocking.length > 0 && h("p", {}, "In flight before it: ", why.blocking.map((id, index) => [index > 0 && ", ", h("a", { class: "id", href: link(["tasks", id], { client_id: why.client_id }) }, id)])),
   );
