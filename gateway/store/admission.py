@@ -23,13 +23,11 @@ from gateway.settings import Settings
 from gateway.store.clients import Clients
 from gateway.store.merging import Merger, Tell, at_once
 from gateway.store.payload import Payloads
-from gateway.store.records import entry_value, id_at, unique_end
+from gateway.store.records import as_text, entry_value, id_at, packed, unique_end
 from gateway.store.scripts import Runner
 
 _Args = tuple[str | bytes | int | float, ...]
-_encode: Final = msgspec.msgpack.Encoder().encode
 _ROW: Final = 4
-_TEXT: Final = b"\xdb"  # MessagePack's str 32; its length follows
 _CHUNK: Final = 50  # a thousand in one script call were measured to block Redis for 25-43 ms
 
 
@@ -111,7 +109,7 @@ class Admissions:
         task, unique = spec.task, unique_end()
         value, size = entry_value(unique, spec, self._payloads.packed(client_id, unique, task))
         key = task.idempotency_key
-        told = _packed(
+        told = packed(
             task.queue,
             spec.requests_per_min,
             task.cost,
@@ -123,8 +121,7 @@ class Admissions:
             "" if key is None else self._keyspace.idempotency(client_id, key),
             "" if key is None else self._payloads.fingerprint(spec.fingerprint),
         )
-        told += _TEXT + len(value).to_bytes(4, "big") + value  # as text: Lua's cmsgpack knows no binary type
-        return _Wanted(told, unique, spec.fingerprint, create, local)
+        return _Wanted(told + as_text(value), unique, spec.fingerprint, create, local)
 
     async def _carry_out(self, partition: int, wanted: dict[str, list[_Wanted]]) -> list[Admission | StoreUnavailable]:
         told: list[bytes] = []
@@ -132,7 +129,7 @@ class Admissions:
             create = any(one.create for one in ones)
             quiet = all(one.local for one in ones)
             new = self._clients.encoded(self._clients.new(client_id)).decode() if create else ""
-            told.append(_packed(client_id, len(ones), new, int(quiet)))
+            told.append(packed(client_id, len(ones), new, int(quiet)))
             told += [one.told for one in ones]
         reply: list[Any] = await self._runner.run_for_many("admit", partition, *self._args, b"".join(told))
         now = int(reply[0]) / 1_000_000
@@ -166,8 +163,3 @@ class Admissions:
         if self._payloads.same(stored, fingerprint):
             return Duplicate(task_id=task_id, window=window)
         return KeyConflict(task_id=task_id, window=window)
-
-
-def _packed(*values: str | int) -> bytes:
-    """The values one after the other: an array's without its header, which is one byte up to 15 of them."""
-    return _encode(values)[1:]

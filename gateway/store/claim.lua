@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- @include scope
--- @include record
 -- @include claim
 -- Starts as many tasks of any clients of one partition as fit and are wanted. KEYS: scope. ARGV: scope, consumer; then per client:
 -- its id, how many are wanted, how many of those may be tasks that one more death of a process would bury.

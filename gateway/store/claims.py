@@ -14,13 +14,23 @@ from gateway.models import ClaimedTask, Outcome, Verdict
 from gateway.store.doorbell import Doorbell
 from gateway.store.merging import Merger, at_once
 from gateway.store.payload import Payloads
-from gateway.store.records import as_earlier, as_last, claimed, encode_attempt, kept_fields
+from gateway.store.records import (
+    as_earlier,
+    as_last,
+    as_text,
+    claimed,
+    encode_attempt,
+    kept_fields,
+    packed,
+    succeeded_record,
+)
 from gateway.store.scripts import Runner
 
 _PER_CLIENT: Final = 100
 _READS: Final = 3
 _ROW: Final = 5
 _OWNED: Final = ord("1")
+_ARRAY_OF_6: Final = b"\x96"
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -49,7 +59,7 @@ class _Asked(msgspec.Struct):
 class _Ended(msgspec.Struct):
     """One attempt's end on its way: what the script is told of it, and how many tasks are wanted in its place."""
 
-    args: tuple[str | bytes | int | float, ...]
+    told: bytes
     want: int
 
 
@@ -111,38 +121,33 @@ class Claims:
         verdict: Literal["succeeded", "dead", "retry"] = "succeeded" if outcome.verdict is Verdict.DELIVERED else failed
         closed = self._payloads.closed
         size, kept = kept_fields(task, payload=verdict != "succeeded")
-        args = (
-            task.queue,
-            task.entry,
-            task.fence,
-            task.task_id,
-            verdict,
-            int((retry_in or 0) * 1000),
-            outcome.reason,
-            encode_attempt(closed(task, as_last(outcome))),
-            b"" if verdict == "succeeded" else encode_attempt(closed(task, as_earlier(outcome.attempt))),
-            size,
-            kept,
-        )
-        finished = await self._finishing.submit(task.client_id, _Ended(args, want))
+        attempt = encode_attempt(closed(task, as_last(outcome)))
+        told = packed(verdict, task.queue, task.entry, task.task_id, size)
+        if kept and verdict == "succeeded":
+            before, behind = succeeded_record(task, attempt, kept)
+            told += as_text(before) + as_text(behind)
+        else:
+            failure = b"" if verdict == "succeeded" else encode_attempt(closed(task, as_earlier(outcome.attempt)))
+            told += _ARRAY_OF_6 + packed(task.fence, int((retry_in or 0) * 1000), outcome.reason)
+            told += as_text(attempt) + as_text(failure) + as_text(kept) + as_text(b"")
+        finished = await self._finishing.submit(task.client_id, _Ended(told, want))
         if finished.owned:
             metrics.finished(verdict)
         return finished
 
     async def _finish(self, partition: int, ended: dict[str, list[_Ended]]) -> list[Finished | StoreUnavailable]:
-        args: list[str | bytes | int | float] = [self._consumer]
+        told: list[bytes] = []
         for client_id, ones in ended.items():
-            args += client_id, len(ones), sum(one.want for one in ones)
-            for one in ones:
-                args += one.args
-        now, *reply = await self._runner.run_for_many("finish", partition, *args)
+            told.append(packed(client_id, len(ones), sum(one.want for one in ones)))
+            told += [one.told for one in ones]
+        now, *reply = await self._runner.run_for_many("finish", partition, self._consumer, b"".join(told))
         results: list[Finished | StoreUnavailable] = []
         for at, (client_id, ones) in enumerate(ended.items()):
-            owned, told = reply[2 * at : 2 * at + 2]
-            if isinstance(told, bytes):
-                results += [self._runner.failed("finish", client_id, told)] * len(ones)
+            owned, claim = reply[2 * at : 2 * at + 2]
+            if isinstance(claim, bytes):
+                results += [self._runner.failed("finish", client_id, claim)] * len(ones)
                 continue
-            brought = self._claimed(client_id, told, now)
+            brought = self._claimed(client_id, claim, now)
             nothing = Claimed([], brought.limit, more=False, in_flight=brought.in_flight)
             came = b"1" in owned
             for one, mine in zip(ones, owned, strict=True):

@@ -1,112 +1,143 @@
 #!lua flags=allow-oom
 -- @include scope
--- @include record
--- @include pending
+-- @include trim
 -- @include claim
 -- Ends attempts of any clients of one partition: frees each slot and stores the result, schedules the retry, or buries the task;
 -- then hands back the client's next tasks in the same trip, or marks the client ready for others.
--- KEYS: scope. ARGV: scope, consumer; then per client: its id, how many attempts, how many tasks are wanted; then per attempt of
---       it: queue, entry, fence, id, verdict (succeeded|retry|dead), retry in ms, reason, attempt (JSON), where it failed the
---       shorter form that is kept beside later ones, size, the fields from RUN_AT on where the task was its entry ('': it has
---       a record).
+-- KEYS: scope. ARGV: scope, consumer, and packed in one string, value after value: per client its id, how many attempts, how many
+--       tasks are wanted; then per attempt of it: verdict (succeeded|retry|dead), queue, entry, id, size, and two more. Where the
+--       task was its entry and succeeded: its record packed but for FINISHED, what is before it and what is behind. Else an array
+--       of fence, retry in ms, reason, attempt (JSON), where it failed the shorter form that is kept beside later ones, the
+--       fields from RUN_AT on where the task was its entry ('': it has a record); and ''.
 -- Returns {Redis's clock in ms, then per client: a string with 1 for each attempt that was this consumer's and 0 for each that
 -- was not any more (there nothing changed), and what claim.lua returns after the clock, or what failed}.
 -- Safe to repeat: the second call finds no claim.
-local consumer = ARGV[7]
-local FIRST, HEAD, WIDTH = 8, 3, 11
+local consumer, TOLD = ARGV[7], ARGV[8]
+local HEAD, WIDTH = 3, 7
+local FINISHED_NOW = cmsgpack.pack(now_ms)
+local NOW = string.format('%.0f', now_ms)
 local all_tasks, all_bytes = 0, 0
 
--- The record of a task that was its entry until now. That it had none is the fence, since whatever takes a claim of a fresh task
--- back, or ends it, leaves a record. Returns whether it is the first.
-local function keep_fresh(queue, entry, id, verdict, due, reason, attempt, failure, tail)
-  local created, key = tonumber(string.match(entry, '^%d+')), task_key(id)
-  if verdict == 'succeeded' then
-    local record = pack_record(SUCCEEDED, '', 0, created, 1, now_ms, attempt, '', queue, tail)
-    return redis.call('SET', key, record, 'NX', 'EX', RESULT_TTL)
-  elseif verdict == 'dead' then
-    local record = pack_record(DEAD, '', 0, created, 1, now_ms, attempt, reason, queue, tail, failure)
-    return redis.call('SET', key, record, 'NX', 'EX', DEAD_TTL)
+-- What is seldom needed, made only where it is: a function costs more to make than to call.
+local rest_of_it
+local function rest()
+  if rest_of_it then return rest_of_it end
+-- @include record
+-- @include pending
+
+  -- The record of a task that was its entry until now, and whose attempt failed. Returns whether it is the first.
+  local function keep_failed(queue, entry, id, verdict, due, reason, attempt, failure, tail)
+    local created, key = tonumber(string.match(entry, '^%d+')), task_key(id)
+    if verdict == 'dead' then
+      local record = pack_record(DEAD, '', 0, created, 1, now_ms, attempt, reason, queue, tail, failure)
+      return redis.call('SET', key, record, 'NX', 'EX', DEAD_TTL)
+    end
+    return redis.call('SET', key, pack_record(RETRYING, '', due, created, 1, 0, attempt, '', queue, tail, failure), 'NX')
   end
-  return redis.call('SET', key, pack_record(RETRYING, '', due, created, 1, 0, attempt, '', queue, tail, failure), 'NX')
+
+  -- Ends an attempt of a task that has a record; returns whether its claim was this consumer's.
+  local function finish_kept(queue, entry, fence, id, verdict, due, reason, attempt, failure)
+    if not owns(queue, consumer, entry, fence) then return false end
+    local record = load_record(id)
+    if not record then return false end
+    drop_entry(queue, entry)
+    record[ATTEMPTS] = record[ATTEMPTS] + 1
+    record[LAST] = attempt
+    if failure ~= '' then note_failure(record, failure) end
+    if verdict == 'succeeded' then
+      store_ended(id, record, SUCCEEDED)
+    elseif verdict == 'dead' then
+      store_dead(id, record, reason)
+    else
+      schedule(id, record, due, RETRYING)
+    end
+    return true
+  end
+
+  rest_of_it = { keep_failed = keep_failed, finish_kept = finish_kept, note_due = note_due, entry_at = entry_at }
+  return rest_of_it
 end
 
--- Ends an attempt of a task that has a record; returns whether its claim was this consumer's.
-local function finish_kept(queue, entry, fence, id, verdict, due, reason, attempt, failure)
-  if not owns(queue, consumer, entry, tonumber(fence)) then return false end
-  local record = load_record(id)
-  if not record then return false end
-  drop_entry(queue, entry)
-  record[ATTEMPTS] = record[ATTEMPTS] + 1
-  record[LAST] = attempt
-  if failure ~= '' then note_failure(record, failure) end
-  if verdict == 'succeeded' then
-    store_ended(id, record, SUCCEEDED)
-  elseif verdict == 'dead' then
-    store_dead(id, record, reason)
+-- Of the client that was entered, attempt by attempt: whether it was this consumer's, verdict, id, size, and of a fresh task when it
+-- ended or is tried again.
+local owned, verdicts, ids, sizes, scores
+local streams -- of each queue, the fresh tasks among them: their entries, and which they are
+
+-- Ends the next attempt of TOLD, which `read` ends behind. That a fresh task has no record yet is the fence, since whatever takes
+-- its claim back, or ends it, leaves one.
+local at, left = 0, 0
+local function finish_one(read, verdict, queue, entry, id, size, told, behind)
+  at, left = read, left - 1
+  local i = #ids + 1
+  verdicts[i], ids[i], sizes[i] = verdict, id, size
+  local score, kept
+  if behind ~= '' then
+    score, kept = NOW, redis.call('SET', task_key(id), told .. FINISHED_NOW .. behind, 'NX', 'EX', RESULT_TTL)
   else
-    schedule(id, record, due, RETRYING)
-  end
-  return true
-end
-
--- Takes entries of fresh tasks off their stream, all at once. Where not all were pending, `gone` is told of those that were not:
--- so late that their records had come and gone, and their entries with them.
-local function drop_entries(stream, entries, gone)
-  if redis.call('XACK', stream, group, unpack(entries)) < #entries then
-    for n, entry in ipairs(entries) do
-      if not entry_at(stream, entry) then gone(n) end
-    end
-  end
-  redis.call('XDEL', stream, unpack(entries))
-end
-
--- Ends `attempts` attempts from ARGV[first] on, of the client that was entered. Returns what is told of them, and what was claimed.
-local function finish_all(first, attempts, want)
-  local owned, streams = {}, {}
-  local function attempt_at(i) return unpack(ARGV, first + (i - 1) * WIDTH, first + i * WIDTH - 1) end
-  for i = 1, attempts do
-    local queue, entry, fence, id, verdict, retry_in, reason, attempt, failure, _, tail = attempt_at(i)
-    local due = now_ms + tonumber(retry_in)
+    local fence, retry_in, reason, attempt, failure, tail = unpack(told)
+    local due = now_ms + retry_in
     if tail == '' then
-      owned[i] = finish_kept(queue, entry, fence, id, verdict, due, reason, attempt, failure)
-    elseif keep_fresh(queue, entry, id, verdict, due, reason, attempt, failure, tail) then
-      owned[i] = true
-      local of = streams[queue] or { entries = {}, places = {} }
-      streams[queue] = of
-      of.entries[#of.entries + 1], of.places[#of.places + 1] = entry, i
+      owned[i] = rest().finish_kept(queue, entry, fence, id, verdict, due, reason, attempt, failure)
+      return
     end
+    score, kept = due, rest().keep_failed(queue, entry, id, verdict, due, reason, attempt, failure, tail)
   end
-  for queue, of in pairs(streams) do
-    drop_entries(stream_key(queue), of.entries, function(n)
-      local i = of.places[n]
-      owned[i] = false
-      redis.call('DEL', task_key(select(4, attempt_at(i))))
-    end)
+  if not kept then return end
+  owned[i], scores[i] = true, score
+  local of = streams[queue]
+  if not of then
+    of = { entries = {}, places = {} }
+    streams[queue] = of
   end
+  local n = #of.entries + 1
+  of.entries[n], of.places[n] = entry, i
+end
 
-  local told, ended, bytes, succeeded = {}, 0, 0, 0
-  local noted = { succeeded = {}, dead = {}, retry = {} } -- of the fresh ones: score and id of each
-  for i = 1, attempts do
-    told[i] = owned[i] and '1' or '0'
-    if owned[i] then
-      local _, _, _, id, verdict, retry_in, _, _, _, size, tail = attempt_at(i)
-      if verdict ~= 'retry' then ended, bytes = ended + 1, bytes + tonumber(size) end
-      if verdict == 'succeeded' then succeeded = succeeded + 1 end
-      if tail ~= '' then
-        local of = noted[verdict]
-        of[#of + 1] = now_ms + tonumber(retry_in)
-        of[#of + 1] = id
+-- Takes entries of fresh tasks off their stream, all at once. Where not all were pending, some may come so late that their records
+-- had come and gone, and their entries with them.
+local function drop_entries(stream, of)
+  if redis.call('XACK', stream, group, unpack(of.entries)) < #of.entries then
+    for n, entry in ipairs(of.entries) do
+      local i = of.places[n]
+      if not rest().entry_at(stream, entry) then
+        owned[i] = false
+        redis.call('DEL', task_key(ids[i]))
       end
     end
   end
-  if noted.succeeded[1] then redis.call('ZADD', ended_key(), unpack(noted.succeeded)) end
-  if noted.dead[1] then
-    redis.call('ZADD', dead_key(), unpack(noted.dead))
+  redis.call('XDEL', stream, unpack(of.entries))
+end
+
+-- Ends the attempts of TOLD that are left of the client that was entered. Returns what is told of them, and what was claimed.
+local function finish_all(want)
+  owned, verdicts, ids, sizes, scores, streams = {}, {}, {}, {}, {}, {}
+  while left > 0 do finish_one(cmsgpack.unpack_limit(TOLD, WIDTH, at)) end
+  for queue, of in pairs(streams) do drop_entries(stream_key(queue), of) end
+
+  local told, ended, bytes, succeeded = {}, 0, 0, 0
+  local done, dead, retried = {}, {}, {} -- the fresh ones: score and id of each
+  for i, id in ipairs(ids) do
+    told[i] = owned[i] and '1' or '0'
+    if owned[i] then
+      local of = retried
+      if verdicts[i] ~= 'retry' then
+        ended, bytes, of = ended + 1, bytes + sizes[i], dead
+        if verdicts[i] == 'succeeded' then succeeded, of = succeeded + 1, done end
+      end
+      if scores[i] then
+        local n = #of
+        of[n + 1], of[n + 2] = scores[i], id
+      end
+    end
+  end
+  if done[1] then redis.call('ZADD', ended_key(), unpack(done)) end
+  if dead[1] then
+    redis.call('ZADD', dead_key(), unpack(dead))
     trim(dead_key(), MAX_DEAD, DEAD_TTL)
   end
-  if noted.retry[1] then
-    redis.call('ZADD', scheduled_key(), unpack(noted.retry))
-    note_due()
+  if retried[1] then
+    redis.call('ZADD', scheduled_key(), unpack(retried))
+    rest().note_due()
   end
 
   all_tasks, all_bytes = all_tasks + ended, all_bytes + bytes
@@ -128,14 +159,14 @@ local function finish_all(first, attempts, want)
 end
 
 local out = { now_ms }
-local at = FIRST
-while at <= #ARGV do
-  local attempts, want, first = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), at + HEAD
-  enter(ARGV[at])
-  local ok, told, claimed = pcall(finish_all, first, attempts, want)
+while at >= 0 do
+  local name, want
+  at, name, left, want = cmsgpack.unpack_limit(TOLD, HEAD, at)
+  enter(name)
+  local ok, told, claimed = pcall(finish_all, want)
   out[#out + 1] = ok and told or ''
   out[#out + 1] = ok and claimed or worded(told)
-  at = first + attempts * WIDTH
+  while left > 0 do at, left = cmsgpack.unpack_limit(TOLD, WIDTH, at), left - 1 end
 end
 if all_tasks > 0 then
   redis.call('HINCRBY', totals_key, 'n', -all_tasks)

@@ -90,6 +90,20 @@ _process = urandom(5).hex()
 _sequence = count()
 
 
+_TEXT: Final = b"\xdb"  # MessagePack's str 32; its length follows
+_SUCCEEDED: Final = b"\xdc\x00\x1a"  # an array of 26, as lib/record.lua's `pack_record` makes it
+
+
+def packed(*told: str | int) -> bytes:
+    """The values one after the other: an array's without its header, which is one byte up to 15 of them."""
+    return _encode(told)[1:]
+
+
+def as_text(told: bytes) -> bytes:
+    """Bytes packed as text: Lua's cmsgpack knows no binary type."""
+    return _TEXT + len(told).to_bytes(4, "big") + told
+
+
 def unique_end() -> str:
     """What makes a task's id unique behind the time that the script puts before it: 10 hex digits of this process
     start, 6 of a counter."""
@@ -211,6 +225,14 @@ def kept_fields(task: ClaimedTask, *, payload: bool) -> tuple[int, bytes]:
         fresh.labels,
     )
     return fresh.size, _encode(values)[1:]
+
+
+def succeeded_record(task: ClaimedTask, attempt: bytes, kept: bytes) -> tuple[bytes, bytes]:
+    """The record of a fresh task whose first attempt succeeded, packed: what is before the time at which it finished,
+    which Redis's clock tells, and what is behind. ``kept`` is what `kept_fields` gave.
+    """
+    before = packed(1, "S", "", 0, int(task.entry.partition("-")[0]), 1, 0, 0)
+    return _SUCCEEDED + before, as_text(attempt) + packed("", task.client_id, task.queue) + kept
 
 
 def as_last(outcome: Outcome) -> Attempt:

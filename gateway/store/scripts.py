@@ -34,9 +34,12 @@ class Script:
 
     def __init__(self, name: str) -> None:
         folder = resources.files(__package__)
-        source = (folder / f"{name}.lua").read_text()
+
+        def whole(text: str) -> str:
+            return _INCLUDE.sub(lambda part: whole((folder / "lib" / f"{part[1]}.lua").read_text()), text)
+
         self.name = name
-        self.source = _INCLUDE.sub(lambda part: (folder / "lib" / f"{part[1]}.lua").read_text(), source)
+        self.source = whole((folder / f"{name}.lua").read_text())
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -52,10 +52,6 @@ local function read_queues()
   return list, in_flight, virtual, function(queue) return paused[''] or paused[queue] or false end
 end
 
-local function expired(record)
-  return record[EXPIRES] > 0 and record[EXPIRES] <= now_ms and record[ATTEMPTS] + record[CRASHES] == 0
-end
-
 -- What a claim returns: {limit, in flight, more 0/1, then queue, entry, fence, id, task for each}. `id` is '' where the task is
 -- its entry, whose value then is the task.
 local function starting(limit, in_flight, chances)
@@ -92,117 +88,125 @@ local function claim_plainly(claim, queue, consumer, want)
 end
 
 -- Everything that may hold a task back is looked at, one by one. Returns whether nothing odd waits any more, and whether nothing
--- that was taken back does.
-local function claim_one_by_one(claim, queues, virtual, is_paused, consumer, want)
-  local blocked, buried = {}, 0
-  local function fits(queue, bound)
-    return claim.in_flight < (bound > 0 and bound or claim.limit) and not is_paused(queue)
+-- that was taken back does. Made by the first claim that needs it: its functions cost more to make than a plain claim does.
+local claim_one_by_one
+local function one_by_one()
+-- @include record
+  local function expired(record)
+    return record[EXPIRES] > 0 and record[EXPIRES] <= now_ms and record[ATTEMPTS] + record[CRASHES] == 0
   end
 
-  -- A task whose dispatchers died under it so often that once more would bury it. What kills a process takes the other calls open
-  -- there along, each time: started apart from each other, only the one that does it is buried in the end.
-  local function last_chance(record)
-    return record[CRASHES] > 1 and record[CRASHES] >= MAX_DELIVERIES - 1
-  end
+  return function(claim, queues, virtual, is_paused, consumer, want)
+    local blocked, buried = {}, 0
+    local function fits(queue, bound)
+      return claim.in_flight < (bound > 0 and bound or claim.limit) and not is_paused(queue)
+    end
 
-  -- Entries taken back from a dead or draining dispatcher: still in the stream, no longer pending.
-  local returned = redis.call('ZRANGE', returned_key(), 0, want + 15 + MOST_SPARED)
-  for i, id in ipairs(returned) do
-    local record, packed = load_record(id)
-    if not record or record[STATE] ~= IN_STREAM then
-      redis.call('ZREM', returned_key(), id)
-    elseif expired(record) then
-      drop_entry(record[QUEUE], record[ENTRY])
-      redis.call('ZREM', returned_key(), id)
-      bury(id, record, 'expired')
-    elseif not blocked[record[QUEUE]] then
-      if not fits(record[QUEUE], record[BOUND]) then
-        blocked[record[QUEUE]] = true
+    -- A task whose dispatchers died under it so often that once more would bury it. What kills a process takes the other calls open
+    -- there along, each time: started apart from each other, only the one that does it is buried in the end.
+    local function last_chance(record)
+      return record[CRASHES] > 1 and record[CRASHES] >= MAX_DELIVERIES - 1
+    end
+
+    -- Entries taken back from a dead or draining dispatcher: still in the stream, no longer pending.
+    local returned = redis.call('ZRANGE', returned_key(), 0, want + 15 + MOST_SPARED)
+    for i, id in ipairs(returned) do
+      local record, packed = load_record(id)
+      if not record or record[STATE] ~= IN_STREAM then
+        redis.call('ZREM', returned_key(), id)
+      elseif expired(record) then
+        drop_entry(record[QUEUE], record[ENTRY])
+        redis.call('ZREM', returned_key(), id)
+        bury(id, record, 'expired')
+      elseif not blocked[record[QUEUE]] then
+        if not fits(record[QUEUE], record[BOUND]) then
+          blocked[record[QUEUE]] = true
+        elseif claim.claimed >= want then
+          claim.more = true
+          break
+        elseif last_chance(record) and claim.chances == 0 then
+          claim.more = true
+        else
+          if last_chance(record) then claim.chances = claim.chances - 1 end
+          local fence = record[FENCE] + 1
+          redis.call('ZREM', returned_key(), id)
+          local got = redis.call('XCLAIM', stream_key(record[QUEUE]), group, consumer, 0, record[ENTRY],
+            'RETRYCOUNT', fence, 'FORCE', 'JUSTID')
+          if got[1] then claim.start(record[QUEUE], record[ENTRY], fence, id, packed) end
+        end
+      end
+      if i == want + 16 + MOST_SPARED and claim.claimed < want and not next(blocked) then claim.more = true end
+    end
+
+    -- Heads of the queues that have something to start, cheapest virtual time first (stride scheduling).
+    local weights
+    local odd = false -- something waits that has a bound or an expiry of its own
+    local function next_head(queue)
+      while true do
+        local found = redis.call('XRANGE', queue.key, '(' .. queue.last, '+', 'COUNT', 1)[1]
+        if not found then return nil end
+        local value = found[2][2]
+        if found[2][1] == 'r' then return { id = '', packed = value, bound = 0, entry = found[1] } end
+        local record, packed = load_record(value)
+        odd = odd or (record and (record[BOUND] > 0 or record[EXPIRES] > 0))
+        if record and not expired(record) then
+          return { id = value, packed = packed, bound = record[BOUND], entry = found[1] }
+        end
+        if buried >= MOST_BURIED then claim.more = true return nil end
+        buried = buried + 1
+        redis.call('XDEL', queue.key, found[1])
+        if record then bury(value, record, 'expired') end
+      end
+    end
+    local heads = {}
+    for _, queue in ipairs(queues) do
+      if not blocked[queue.name] then
+        queue.head = next_head(queue)
+        if queue.head then heads[#heads + 1] = queue end
+      end
+    end
+    local drained = #heads == 0 and not next(blocked)
+    local contended = #heads > 1
+    while #heads > 0 do
+      local best
+      for i, queue in ipairs(heads) do
+        queue.at = math.max(queue.pass, virtual)
+        if not best or queue.at < heads[best].at then best = i end
+      end
+      local queue = heads[best]
+      local head = queue.head
+      if not fits(queue.name, head.bound) then
+        table.remove(heads, best)
       elseif claim.claimed >= want then
         claim.more = true
         break
-      elseif last_chance(record) and claim.chances == 0 then
-        claim.more = true
       else
-        if last_chance(record) then claim.chances = claim.chances - 1 end
-        local fence = record[FENCE] + 1
-        redis.call('ZREM', returned_key(), id)
-        local got = redis.call('XCLAIM', stream_key(record[QUEUE]), group, consumer, 0, record[ENTRY],
-          'RETRYCOUNT', fence, 'FORCE', 'JUSTID')
-        if got[1] then claim.start(record[QUEUE], record[ENTRY], fence, id, packed) end
+        redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', 1, 'STREAMS', queue.key, '>')
+        claim.start(queue.name, head.entry, 1, head.id, head.packed)
+        queue.last = head.entry
+        if contended then
+          weights = weights or cjson.decode(WEIGHTS)
+          virtual = queue.at
+          queue.pass = queue.at + 1 / (weights[queue.name] or 1)
+          queue.moved = true
+        end
+        if claim.claimed >= want and claim.in_flight < claim.limit then
+          -- That something waits is all there is to know; whether an override holds it back, the next claim finds out.
+          claim.more = claim.more or #heads > 1 or #redis.call('XRANGE', queue.key, '(' .. queue.last, '+', 'COUNT', 1) > 0
+          break
+        end
+        queue.head = next_head(queue)
+        if not queue.head then table.remove(heads, best) end
       end
     end
-    if i == want + 16 + MOST_SPARED and claim.claimed < want and not next(blocked) then claim.more = true end
-  end
-
-  -- Heads of the queues that have something to start, cheapest virtual time first (stride scheduling).
-  local weights
-  local odd = false -- something waits that has a bound or an expiry of its own
-  local function next_head(queue)
-    while true do
-      local found = redis.call('XRANGE', queue.key, '(' .. queue.last, '+', 'COUNT', 1)[1]
-      if not found then return nil end
-      local value = found[2][2]
-      if found[2][1] == 'r' then return { id = '', packed = value, bound = 0, entry = found[1] } end
-      local record, packed = load_record(value)
-      odd = odd or (record and (record[BOUND] > 0 or record[EXPIRES] > 0))
-      if record and not expired(record) then
-        return { id = value, packed = packed, bound = record[BOUND], entry = found[1] }
+    if contended then
+      for _, queue in ipairs(queues) do
+        if queue.moved then redis.call('HSET', queues_key(), queue.name, string.format('%.6f', queue.pass)) end
       end
-      if buried >= MOST_BURIED then claim.more = true return nil end
-      buried = buried + 1
-      redis.call('XDEL', queue.key, found[1])
-      if record then bury(value, record, 'expired') end
+      redis.call('HSET', queues_key(), '', string.format('%.6f', virtual))
     end
+    return drained and not odd, #returned == 0
   end
-  local heads = {}
-  for _, queue in ipairs(queues) do
-    if not blocked[queue.name] then
-      queue.head = next_head(queue)
-      if queue.head then heads[#heads + 1] = queue end
-    end
-  end
-  local drained = #heads == 0 and not next(blocked)
-  local contended = #heads > 1
-  while #heads > 0 do
-    local best
-    for i, queue in ipairs(heads) do
-      queue.at = math.max(queue.pass, virtual)
-      if not best or queue.at < heads[best].at then best = i end
-    end
-    local queue = heads[best]
-    local head = queue.head
-    if not fits(queue.name, head.bound) then
-      table.remove(heads, best)
-    elseif claim.claimed >= want then
-      claim.more = true
-      break
-    else
-      redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', 1, 'STREAMS', queue.key, '>')
-      claim.start(queue.name, head.entry, 1, head.id, head.packed)
-      queue.last = head.entry
-      if contended then
-        weights = weights or cjson.decode(WEIGHTS)
-        virtual = queue.at
-        queue.pass = queue.at + 1 / (weights[queue.name] or 1)
-        queue.moved = true
-      end
-      if claim.claimed >= want and claim.in_flight < claim.limit then
-        -- That something waits is all there is to know; whether an override holds it back, the next claim finds out.
-        claim.more = claim.more or #heads > 1 or #redis.call('XRANGE', queue.key, '(' .. queue.last, '+', 'COUNT', 1) > 0
-        break
-      end
-      queue.head = next_head(queue)
-      if not queue.head then table.remove(heads, best) end
-    end
-  end
-  if contended then
-    for _, queue in ipairs(queues) do
-      if queue.moved then redis.call('HSET', queues_key(), queue.name, string.format('%.6f', queue.pass)) end
-    end
-    redis.call('HSET', queues_key(), '', string.format('%.6f', virtual))
-  end
-  return drained and not odd, #returned == 0
 end
 
 -- Returns what `starting` describes; takes the client off `ready` or leaves it there, to match. `counts` are its `odd`,
@@ -216,6 +220,7 @@ local function claim(consumer, want, counts, chances)
   if #queues == 1 and not odd and not returned and not is_paused(queues[1].name) then
     claim_plainly(claim, queues[1], consumer, want)
   else
+    claim_one_by_one = claim_one_by_one or one_by_one()
     local none_odd, none_returned = claim_one_by_one(claim, queues, virtual, is_paused, consumer, want)
     if odd and none_odd then redis.call('HDEL', counts_key, 'odd') end
     if returned and none_returned then redis.call('HDEL', counts_key, 'returned') end
