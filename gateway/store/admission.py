@@ -126,8 +126,9 @@ class Admissions:
     async def _carry_out(self, partition: int, wanted: dict[str, list[_Wanted]]) -> list[Admission | StoreUnavailable]:
         told: list[bytes] = []
         for client_id, ones in wanted.items():
-            create = any(one.create for one in ones)
-            quiet = all(one.local for one in ones)
+            create, quiet = False, True
+            for one in ones:
+                create, quiet = create or one.create, quiet and one.local
             new = self._clients.encoded(self._clients.new(client_id)).decode() if create else ""
             told.append(packed(client_id, len(ones), new, int(quiet)))
             told += [one.told for one in ones]

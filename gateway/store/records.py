@@ -110,15 +110,16 @@ def unique_end() -> str:
     return f"{_process}{next(_sequence) & 0xFFFFFF:06x}"
 
 
-@lru_cache(maxsize=256)
-def _beginning(entry: str) -> str:
-    ms, _, sequence = entry.partition("-")
-    return f"{int(ms):012x}{int(sequence):04x}"
+@lru_cache(maxsize=1024)
+def _hexadecimal(number: str, digits: int) -> str:
+    return f"{int(number):0{digits}x}"
 
 
 def id_at(entry: str, unique: str) -> str:
-    """The id of a fresh task, as lib/record.lua makes it: where it is, and what makes it unique."""
-    return _beginning(entry) + unique
+    """The id of a fresh task, as lib/record.lua makes it: where it is, and what makes it unique. Tasks that are stored
+    together have their ms in common, and sequences are small."""
+    ms, _, sequence = entry.partition("-")
+    return _hexadecimal(ms, 12) + _hexadecimal(sequence, 4) + unique
 
 
 def entry_value(unique: str, spec: TaskSpec, payload: Payload | None = None) -> tuple[bytes, int]:
