@@ -101,12 +101,14 @@ class Window(msgspec.Struct, frozen=True, gc=False):
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
-    """Stored. ``created``: this request also created its client. ``scheduled``: it waits for its time."""
+    """Stored. ``created``: this request also created its client. ``scheduled``: it waits for its time. ``claimed``:
+    what the client may start was claimed in the same step."""
 
     task_id: str
     window: Window
     created: bool = False
     scheduled: bool = False
+    claimed: bool = False
 
 
 class Duplicate(msgspec.Struct, frozen=True, gc=False):

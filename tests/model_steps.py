@@ -17,6 +17,7 @@ from model import (
     Task,
     seconds,
 )
+from stores import Taker
 
 from gateway import models
 from gateway.models import (
@@ -32,7 +33,7 @@ from gateway.models import (
     TooManyQueues,
     Verdict,
 )
-from gateway.store.claims import Claimed
+from gateway.store.claimed import Claimed
 
 CLIENTS = ("alpha", "beta")
 
@@ -51,17 +52,23 @@ class Steps(RuleBasedStateMachine):
         self.clients = {name: ClientModel() for name in CLIENTS}
         self.claims: list[Claim] = []
 
-    def admit_all(self, name: str, wanted: list[dict[str, Any]], local: bool) -> None:
+    def admit_all(self, name: str, wanted: list[dict[str, Any]], want: int | None) -> None:
+        """``want``: how many tasks the process that admits starts in the same step; None: it claims none itself."""
         self.server.hold()
         specs = [self.spec(request) for request in wanted]
         tasks = self.server.stores[0].tasks
+        claimer = None if want is None else Taker(want)
         if len(specs) == 1:
-            answers = [self.server.run(tasks.admit(name, specs[0], create=True, local=local))]
+            answers = [self.server.run(tasks.admit(name, specs[0], create=True, claimer=claimer))]
         else:
             answers = self.server.run(tasks.admit_many(name, specs, create=True))
         for request, answer in zip(wanted, answers, strict=True):
             assert not isinstance(answer, Exception)
             self.decide(self.clients[name], request, answer)
+            if claimer is not None and claimer.claimed is not None:
+                assert isinstance(answer, Admitted)
+                assert answer.claimed
+                self.started(name, 0, claimer.want, claimer.claimed)
 
     def spec(self, request: dict[str, Any]) -> TaskSpec:
         now = int(time.time() * 1000)
@@ -137,7 +144,7 @@ class Steps(RuleBasedStateMachine):
             # One with a bound of its own, one that has to start soon.
             kinds = (("default", 0, 1), ("critical", 0, None), ("default", 4, None), ("critical", 0, None))
             wanted = [{"queue": queue, "bound": bound, "expires": expires, **plain} for queue, bound, expires in kinds]
-            self.admit_all(name, wanted, local=False)
+            self.admit_all(name, wanted, None)
 
     def present(self, name: str, consumer: int) -> None:
         """Keep claims about, for the same reason."""

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
 from deployments import Deployment
 
+from gateway.errors import StoreUnavailable
 from gateway.models import (
     Admitted,
     Attempt,
@@ -21,6 +22,7 @@ from gateway.models import (
     Verdict,
 )
 from gateway.store import Store
+from gateway.store.claimed import Claimed
 from gateway.store.gauges import show
 
 
@@ -40,6 +42,26 @@ def spec(**changes: Any) -> TaskSpec:
 def outcome(verdict: Verdict, status: int = 200) -> Outcome:
     attempt = Attempt(status=status, error=None, started_at=1_700_000_000_000, duration_ms=1.5, body="ok")
     return Outcome(verdict=verdict, attempt=attempt, reason=f"http {status}")
+
+
+class Taker:
+    """Claims what is admitted in the same step, ``want`` tasks at most; 0: by a claim of its own, later."""
+
+    def __init__(self, want: int) -> None:
+        self.want = self.chances = want
+        self.asked = 0
+        self.claimed: Claimed | None = None
+        self.problem: StoreUnavailable | None = None
+
+    def places(self, client_id: str) -> Self | None:
+        self.asked += 1
+        return self if self.want else None
+
+    def fill(self, read: Callable[[], Claimed | None]) -> None:
+        try:
+            self.claimed = read()
+        except StoreUnavailable as problem:
+            self.problem = problem
 
 
 Opened = Callable[..., Awaitable[Store]]

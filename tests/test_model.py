@@ -56,10 +56,15 @@ class Machine(Steps):
 
     # --- admission --------------------------------------------------------------------------------
 
-    @rule(name=clients, wanted=st.lists(requests, min_size=1, max_size=5), local=st.booleans())
-    def admit(self, name: str, wanted: list[dict[str, Any]], local: bool) -> None:
+    @rule(name=clients, wanted=st.lists(requests, min_size=1, max_size=5))
+    def admit(self, name: str, wanted: list[dict[str, Any]]) -> None:
         """Each request of a batch is decided as the model decides it, in order."""
-        self.admit_all(name, wanted, local)
+        self.admit_all(name, wanted, None)
+
+    @rule(name=clients, request=requests, want=st.integers(0, 4))
+    def admit_and_claim(self, name: str, request: dict[str, Any], want: int) -> None:
+        """A task that is admitted by itself is claimed in the same step, and what waited before it goes first."""
+        self.admit_all(name, [request], want)
 
     # --- claims -----------------------------------------------------------------------------------
 

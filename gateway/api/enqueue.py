@@ -59,14 +59,18 @@ def enqueued(admission: Admitted | Duplicate, plan: Planned, client_id: str) -> 
 async def _admit(
     store: Store, dispatcher: Dispatching | None, client_id: str, plan: Planned, *, create: bool
 ) -> Admission:
-    local = dispatcher is not None and dispatcher.has_room()
     try:
-        admission = await store.tasks.admit(client_id, plan.spec, create=create, local=local)
+        admission = await store.tasks.admit(client_id, plan.spec, create=create, claimer=claimer_of(dispatcher))
     except StoreUnavailable as problem:
         raise explained(problem) from None
     if isinstance(admission, Admitted):
         note_admitted(admission, client_id, plan.spec.task.queue, dispatcher)
     return admission
+
+
+def claimer_of(dispatcher: Dispatching | None) -> Dispatching | None:
+    """Who claims what is admitted now: this process's dispatcher, where it has room for it."""
+    return dispatcher if dispatcher is not None and dispatcher.has_room() else None
 
 
 def note_admitted(admission: Admitted, client_id: str, queue: str, dispatcher: Dispatching | None) -> None:
@@ -76,7 +80,7 @@ def note_admitted(admission: Admitted, client_id: str, queue: str, dispatcher: D
         log.info("client_created", client=client_id)
     if tells_debug():
         log.debug("task_enqueued", client=client_id, task=admission.task_id, queue=queue)
-    if dispatcher is not None and not admission.scheduled:
+    if dispatcher is not None and not admission.scheduled and not admission.claimed:
         asyncio.get_running_loop().call_soon(dispatcher.admitted, client_id, context=_CLEAN)
 
 

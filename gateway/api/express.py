@@ -13,7 +13,7 @@ import structlog
 from aiohttp.helpers import rfc822_formatted_time
 
 from gateway import metrics
-from gateway.api.enqueue import enqueued, explained, note_admitted
+from gateway.api.enqueue import claimer_of, enqueued, explained, note_admitted
 from gateway.errors import GatewayError, ServiceUnavailable, StoreUnavailable
 from gateway.middleware.answers import json_bytes
 from gateway.middleware.client_keys import shows_its_key
@@ -93,9 +93,9 @@ class Express:
         if not isinstance(planned, Planned) or not self._enter():
             return False
         taken = _Taken(client, planned, chosen_id(head.request_id), started, answer)
-        local = self._dispatcher is not None and self._dispatcher.has_room()
         tell = functools.partial(self._decided, taken)
-        self._store.tasks.submit(client.client_id, planned.spec, tell, create=False, local=local)
+        claimer = claimer_of(self._dispatcher)
+        self._store.tasks.submit(client.client_id, planned.spec, tell, create=False, claimer=claimer)
         return True
 
     def _enter(self) -> bool:

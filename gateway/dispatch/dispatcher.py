@@ -3,19 +3,20 @@ is in `waking`, an attempt in `attempts`, leases in `leases`, what goes back uns
 are checked by the claim, in Redis."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from aiojobs import Scheduler
 
 from gateway import metrics
+from gateway.dispatch.asked import Asked, AskedWithAdmission, ask_with_admission
 from gateway.dispatch.attempts import Attempts
 from gateway.dispatch.claims import Claimed, Claims
 from gateway.dispatch.lanes import STUCK_SECONDS, Lane, Lanes, Run
 from gateway.dispatch.leases import Leases
 from gateway.dispatch.returns import Returns
+from gateway.dispatch.running import CLOSE_SECONDS, Running, stop
 from gateway.dispatch.sender import Sender
 from gateway.dispatch.waking import Waking
 from gateway.errors import StoreUnavailable
@@ -25,7 +26,6 @@ log = structlog.get_logger()
 
 CLAIMS_AT_ONCE = 32
 NAP_SECONDS = 0.02
-CLOSE_SECONDS = 1.0
 
 
 class Dispatcher:
@@ -55,7 +55,7 @@ class Dispatcher:
         metrics.set_max_in_flight(max_in_flight)
         self._leases = Leases(claims, self._lanes, lease_seconds)
         self._attempts = Attempts(claims, sender, self._leases)
-        self._scheduler: Scheduler | None = None
+        self._running: Running | None = None
         self._kick = asyncio.Event()
         self._later = False  # will give turns again in a moment, whatever happens until then
         self._leaving = False
@@ -82,7 +82,14 @@ class Dispatcher:
 
     def has_room(self) -> bool:
         """Whether a task admitted now would be claimed here at once, as far as the process is concerned."""
-        return not self._leaving and not self._waking.outage and self._scheduler is not None and self._lanes.has_room
+        return not self._leaving and not self._waking.outage and self._running is not None and self._lanes.has_room
+
+    def places(self, client_id: str) -> AskedWithAdmission | None:
+        """Those for what an admission of the client, which is sent now, may start; None where it is claimed later."""
+        places = ask_with_admission(self._lanes, client_id, self._loop) if self.has_room() else None
+        if places is not None:
+            self._ask(self._claim(places.asked, places.claimed()))
+        return places
 
     def admitted(self, client_id: str) -> None:
         """The client may have something to claim. Cheap: many thousand times a second is fine."""
@@ -104,12 +111,7 @@ class Dispatcher:
             self._kick.set()
 
     async def __aenter__(self) -> Self:
-        self._scheduler = Scheduler(
-            limit=None,
-            close_timeout=CLOSE_SECONDS,
-            wait_timeout=self._drain_seconds,
-            exception_handler=_report,
-        )
+        self._running = Running(self._run, self._not_begun, self._drain_seconds)
         self._service = [
             asyncio.create_task(self._feed()),
             asyncio.create_task(self._waking.poll()),
@@ -123,21 +125,21 @@ class Dispatcher:
     ) -> None:
         """Drain: claim no more, let what runs finish within ``drain_seconds``, hand back the rest at once."""
         self._leaving = True
-        await _stop(self._service)
-        if self._scheduler is not None:
+        await stop(self._service)
+        if self._running is not None:
             # Claims in flight are waited for, not cancelled: a cancelled one may have taken tasks all the
             # same.
-            await asyncio.gather(self._scheduler.wait_and_close(self._drain_seconds), self._settle())
+            await asyncio.gather(self._running.drain(), self._settle())
         if self._unfinished:
             await self._returns.give_back(self._unfinished)
         # Only now: calls that drain need their leases.
-        await _stop([self._renewal] if self._renewal is not None else [])
+        await stop([self._renewal] if self._renewal is not None else [])
         metrics.set_in_flight(self._lanes.open)
 
     async def _settle(self) -> None:
         if self._asking:
             _, late = await asyncio.wait(self._asking, timeout=self._drain_seconds + CLOSE_SECONDS)
-            await _stop(late)
+            await stop(late)
 
     def _look_over(self) -> None:
         """After each poll: lanes that waited out an outage go on, and the books are held against the lanes."""
@@ -158,9 +160,8 @@ class Dispatcher:
                 if turn is None:
                     break
                 lane, want = turn
-                lane.asking += 1
-                self._lanes.promised += want
-                self._ask(self._claim(lane, want))
+                asked = Asked(self._lanes, lane, want, self._loop.time())
+                self._ask(self._claim(asked, self._claims.claim(lane.client_id, want, asked.chances)))
             if self._lanes.waits_for_kept and not self._later:
                 self._later = True
                 self._loop.call_later(STUCK_SECONDS, self._look_later)
@@ -180,40 +181,35 @@ class Dispatcher:
         if not task.cancelled() and (exc := task.exception()) is not None:
             log.error("claim_failed", error=repr(exc), exc_info=exc)
 
-    async def _claim(self, lane: Lane, want: int) -> None:
-        sent = self._loop.time()
+    async def _claim(self, asked: Asked, answer: Awaitable[Claimed | None]) -> None:
+        lane = asked.lane
         claimed: Claimed | None = None
-        # One suspect at a time: the process dies under the one that kills it, and no other is taken along again.
-        chances = int(self._lanes.suspects == 0)
-        self._lanes.suspects += chances
         try:
-            claimed = await self._claims.claim(lane.client_id, want, chances)
+            claimed = await answer
         except StoreUnavailable as exc:
             self._waking.note_outage(exc)
             if exc.unknown:
                 self._doubt(lane)
             lane.again = True
         finally:
-            lane.asking -= 1
-            self._lanes.promised -= want
-            self._lanes.suspects -= chances
+            asked.settled()
         if claimed is not None:
-            lane.full = len(claimed.tasks) < want and claimed.in_flight >= claimed.limit
-            await self._take(lane, claimed, sent)
+            lane.full = len(claimed.tasks) < asked.want and claimed.in_flight >= claimed.limit
+            await self._take(lane, claimed, asked.sent)
             if claimed.tasks and claimed.more:
                 lane.again = True
         self._settled(lane)
 
     async def _take(self, lane: Lane, claimed: Claimed, proof: float) -> None:
         """Start what was claimed; or, on the way out, hand it back unstarted."""
-        if self._leaving or self._scheduler is None:
+        if self._leaving or self._running is None:
             await self._returns.give_back(claimed.tasks)
             return
         runs = [self._lanes.add(lane, task, proof) for task in claimed.tasks]
         lane.fit(claimed.limit)
         self._tell_open()
         if runs:
-            await self._scheduler.spawn(self._run_all(runs))
+            await self._running.start(runs)
 
     def _settled(self, lane: Lane) -> None:
         """A request for the lane is answered: queue it again if it was woken meanwhile, drop it if it's
@@ -225,23 +221,9 @@ class Dispatcher:
 
     # --- running ----------------------------------------------------------------------------------
 
-    async def _run_all(self, runs: list[Run]) -> None:
-        """The job of what was claimed together. Cancelled only by the drain."""
-        workers = [self._loop.create_task(self._run(run)) for run in runs]
-        for run, worker in zip(runs, workers, strict=True):
-            run.worker = worker
-        try:
-            await asyncio.wait(workers)
-        except asyncio.CancelledError:
-            await _stop(workers)
-            for run in runs:
-                if run.key in run.lane.runs and not run.lost:  # it had not even begun
-                    self._unfinished.append(run.task)
-                    self._close(run)
-            raise
-        for worker in workers:
-            if not worker.cancelled() and (error := worker.exception()) is not None:
-                log.error("job_failed", error=repr(error), exc_info=error)
+    def _not_begun(self, run: Run) -> None:
+        self._unfinished.append(run.task)
+        self._close(run)
 
     async def _run(self, run: Run) -> None:
         outcome: Outcome | None = None
@@ -311,14 +293,3 @@ class Dispatcher:
             lane.doubtful = False
             lane.again = True
             self._settled(lane)
-
-
-def _report(scheduler: Scheduler, context: dict[str, Any]) -> None:
-    exc = context.get("exception")
-    log.error("run_failed", error=repr(exc), exc_info=exc)
-
-
-async def _stop(tasks: Sequence[asyncio.Task[None]] | set[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -11,6 +11,7 @@ from gateway.errors import GatewayError, InvalidBody
 from gateway.middleware.heads import Head
 from gateway.middleware.limits import Limits
 from gateway.models import RateLimit, Task, TaskSpec, Unshown
+from gateway.store.admission import Places
 
 
 class Dispatching(Protocol):
@@ -27,6 +28,9 @@ class Dispatching(Protocol):
     @property
     def leaving(self) -> bool:
         """It drains: the process is about to end."""
+
+    def places(self, client_id: str) -> Places | None:
+        """As the store's `Claimer` has it."""
 
     def admitted(self, client_id: str) -> None:
         """This client has a new task to claim."""

@@ -70,7 +70,7 @@ class Store:
         self.client_keys = ClientKeys(api)
         self.signing = SigningSecrets(api, Sealer(settings.task_encryption_keys))
         payloads = Payloads(settings.task_encryption_keys)
-        self.tasks = Tasks(api, Admissions(api, self.clients, settings, payloads), payloads)
+        self.tasks = Tasks(api, Admissions(api, self.clients, settings, payloads, self.consumer), payloads)
         self.listing = Listing(api, payloads)
         self.steering = Steering(api, self.listing)
         self.replicas = Replicas(api)

@@ -11,6 +11,7 @@ import msgspec
 from gateway import metrics
 from gateway.errors import StoreUnavailable
 from gateway.models import ClaimedTask, Outcome, Verdict
+from gateway.store.claimed import Claimed, read_claimed
 from gateway.store.doorbell import Doorbell
 from gateway.store.merging import Merger, at_once
 from gateway.store.payload import Payloads
@@ -18,7 +19,6 @@ from gateway.store.records import (
     as_earlier,
     as_last,
     as_text,
-    claimed,
     encode_attempt,
     kept_fields,
     packed,
@@ -28,18 +28,8 @@ from gateway.store.scripts import Runner
 
 _PER_CLIENT: Final = 100
 _READS: Final = 3
-_ROW: Final = 5
 _OWNED: Final = ord("1")
 _ARRAY_OF_6: Final = b"\x96"
-
-
-class Claimed(msgspec.Struct, frozen=True):
-    """What one claim took. ``more``: there is more to claim; ``limit``: the client's max_concurrent by Redis."""
-
-    tasks: list[ClaimedTask]
-    limit: int
-    more: bool
-    in_flight: int
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -157,10 +147,7 @@ class Claims:
         return results
 
     def _claimed(self, client_id: str, reply: list[Any], now: int) -> Claimed:
-        limit, in_flight, more = reply[:3]
-        ready = self._payloads.ready
-        tasks = [ready(claimed(client_id, reply[at : at + _ROW], now)) for at in range(3, len(reply), _ROW)]
-        return Claimed(tasks, limit, bool(more), in_flight)
+        return read_claimed(client_id, reply, now, self._payloads.ready)
 
     async def renew(self, tasks: Sequence[ClaimedTask]) -> list[ClaimedTask]:
         """Renew the leases; returns the tasks that are not this process's any more."""

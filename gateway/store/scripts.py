@@ -26,6 +26,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _CONFIRMED: Final = {"admit", "claim"}  # what DURABILITY holds back until others have it
+_OPERATIONS: Final = {"admit_and_claim": "admit"}  # in metrics and logs, where that is not the script's name
 _INCLUDE: Final = re.compile(r"^-- @include (\w+)$", re.MULTILINE)
 
 
@@ -110,15 +111,16 @@ class Runner:
         names += self.keyspace.guard(partition)
         policy = self._policy.packed or await self._policy.load()
         tail = (len(names), *names, *heads, client_id, policy, *args)
+        operation = _OPERATIONS.get(name, name)
         started = perf_counter()
         try:
             return await self._call(self._confirmed if name in _CONFIRMED else self.link, name, *tail)
         except CommandError as error:
-            metrics.redis_error(name)
-            log.error("redis_error", redis_operation=name, error=str(error))
+            metrics.redis_error(operation)
+            log.error("redis_error", redis_operation=operation, error=str(error))
             raise unavailable(error) or StoreUnavailable("Redis refused the request; see the log.") from error
         finally:
-            metrics.redis_call(name, perf_counter() - started)
+            metrics.redis_call(operation, perf_counter() - started)
 
     @staticmethod
     def failed(name: str, client_id: str, error: bytes) -> StoreUnavailable:

@@ -1,0 +1,19 @@
+#!lua
+-- @include scope
+-- @include record
+-- @include window
+-- @include claim
+-- Admits a task, as lib/admission.lua does, for a process that starts at once what its client may: one call in place of two.
+-- ARGV in addition: consumer, how many, how many of those may be tasks that one more death of a process would bury.
+-- Returns in addition what claim.lua returns of the client, {} where nothing was to be claimed, or what failed: what was admitted
+-- stays admitted then.
+local claimed = {}
+local function start()
+  local counts = redis.call('HMGET', counts_key, 'odd', 'returned', 'ready', 'leased', 'full')
+  local ok, found = pcall(claim, ARGV[16], tonumber(ARGV[17]), counts, tonumber(ARGV[18]))
+  claimed = ok and found or worded(found)
+  if not ok then mark_ready() end
+end
+-- @include admission
+out[#out + 1] = claimed
+return out
