@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from conftest import GatewayFactory, Target
 
+from gateway.api import batch
 from gateway.errors import StoreUnavailable
 
 ITEM: dict[str, Any] = {"task": {"url": "http://example.com/"}}
@@ -52,6 +53,21 @@ async def test_each_is_judged_by_itself(gateway: GatewayFactory, a_client: str) 
     assert results[2]["message"].startswith("$.tasks[2].rate_limit.max_concurrent")
     assert results[5]["message"].startswith("$.tasks[5].cost")
     assert (body["accepted"], body["rejected"]) == (3, 6)
+
+
+async def test_a_batch_wakes_the_dispatcher_once(
+    gateway: GatewayFactory, target: Target, a_client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many tasks it has that may start, and not for those that wait for their time."""
+    woken: list[str] = []
+    monkeypatch.setattr(batch, "wake", lambda _, client_id: woken.append(client_id))
+    gw = await gateway()
+    later = {"task": {"url": target.url}, "delay": 60}
+    for tasks, count in ([later] * 3, 0), ([later, *[{"task": {"url": target.url}}] * 3], 1):
+        woken.clear()
+        status, _, _ = await gw.call("POST", "/v1/enqueue/batch", json={"client_id": a_client, "tasks": tasks})
+        assert status == 201
+        assert woken == [a_client] * count
 
 
 async def test_one_malformed_task_accepts_none(gateway: GatewayFactory, a_client: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.enqueue import explained, note_admitted
+from gateway.api.enqueue import explained, note_admitted, wake
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.keys import AppKeys, RequestKeys
 from gateway.middleware.answers import json_answer
@@ -25,15 +25,17 @@ async def batch(request: web.Request) -> web.StreamResponse:
     if judged and isinstance(judged[0], StoreUnavailable):
         raise explained(judged[0])  # at once, so nothing is known to be accepted
     answers = iter(judged)
-    results = []
+    results, window = [], None
     for plan in plans:
         if isinstance(plan, Planned):
             outcome = next(answers)
             results.append(_item(outcome, plan, client))
             if not isinstance(outcome, StoreUnavailable):
-                request[RequestKeys.WINDOW] = (outcome.window, plan.limit.requests_per_min)
+                window = outcome.window, plan.limit.requests_per_min
         else:
             results.append(_refused_item(plan))
+    if window is not None:
+        request[RequestKeys.WINDOW] = window
     accepted = sum(result["status"] in {200, 201} for result in results)
     body = {"results": results, "accepted": accepted, "rejected": len(results) - accepted}
     return json_answer(body, 201 if accepted == len(results) else 207)
@@ -46,9 +48,13 @@ async def _admit(request: web.Request, client: Client, planned: Sequence[Planned
     judged = await request.app[AppKeys.STORE].tasks.admit_many(
         client.client_id, specs, create=request[RequestKeys.CREATE]
     )
+    new = False
     for plan, outcome in zip(planned, judged, strict=True):
         if isinstance(outcome, Admitted):
-            note_admitted(outcome, client.client_id, plan.spec.task.queue, dispatcher)
+            note_admitted(outcome, client.client_id, plan.spec.task.queue, None)
+            new = new or not outcome.scheduled
+    if dispatcher is not None and new:
+        wake(dispatcher, client.client_id)  # once for all of them
     return judged
 
 

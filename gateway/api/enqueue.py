@@ -74,14 +74,20 @@ def claimer_of(dispatcher: Dispatching | None) -> Dispatching | None:
 
 
 def note_admitted(admission: Admitted, client_id: str, queue: str, dispatcher: Dispatching | None) -> None:
-    """Tells the metrics, the log and this process's dispatcher of a task that the store took."""
+    """Tells the metrics, the log and this process's dispatcher of a task that the store took; None: somebody else tells
+    the dispatcher."""
     metrics.enqueued(client_id, queue)
     if admission.created:
         log.info("client_created", client=client_id)
     if tells_debug():
         log.debug("task_enqueued", client=client_id, task=admission.task_id, queue=queue)
     if dispatcher is not None and not admission.scheduled and not admission.claimed:
-        asyncio.get_running_loop().call_soon(dispatcher.admitted, client_id, context=_CLEAN)
+        wake(dispatcher, client_id)
+
+
+def wake(dispatcher: Dispatching, client_id: str) -> None:
+    """Tells this process's dispatcher that the client has a new task."""
+    asyncio.get_running_loop().call_soon(dispatcher.admitted, client_id, context=_CLEAN)
 
 
 def explained(problem: StoreUnavailable) -> StoreUnavailable:
