@@ -207,6 +207,23 @@ def test_nothing_but_a_named_problem_comes_of_odd_bodies(name: bytes, *, batch: 
         assert " - at " not in message
 
 
+# Strings in which quotation marks and backslashes stand as they may, and what holds such strings.
+SPELT = [*rb'''"" "x" "\"" "\\" "\\\"" "\"\"" "\u0022" "\u005c" "\u005c\u0022" "\":" ":\\" "\u00e4" "\/"'''.split()]
+SPELT_BODIES = [*SPELT, *(b'{"k":' + text + b',"k":{}}' for text in SPELT), b"null", b"[ ]"]
+
+
+@pytest.mark.parametrize("space", [b"", b" ", b"\r\n"])
+def test_a_name_is_given_twice_or_not_however_strings_are_spelt(space: bytes) -> None:
+    """The cheap look counts quotation marks, and none that belongs to a text makes up for a name that was dropped."""
+    colon = space + b":" + space
+    for text, content in itertools.product(SPELT, SPELT_BODIES):
+        task = b'{"url":"http://a/","body"' + colon + content + b',"headers"' + colon + b'{"X-A":' + text + b"}}"
+        raw = b'{"client_id":"abc","task":' + task + b',"cost"' + colon + b"1"
+        assert decode(raw + b"}").problem is None
+        for name in (b'"cost"', rb'"\u0063ost"'):
+            assert problem(decode(raw + b"," + name + colon + b"1}")) == "$.cost: given twice"
+
+
 def test_a_problem_still_tells_who_asked() -> None:
     """The client id is found in a body whose schema is wrong, so that the client can be judged first."""
     assert decode(b'{"task": 5, "client_id": "abc"}').client_id == "abc"
