@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
 import msgspec
+import pytest
 from conftest import until
 
 from gateway.dispatch.dispatcher import Dispatcher
@@ -270,6 +271,17 @@ def test_short_calls_come_in_larger_turns() -> None:
     assert lanes.next_turn(300.0) == (short, QUANTUM)
     assert lanes.next_turn(300.0) == (long, 90 // 39)
     assert lanes.next_turn(300.0) == (narrow, 3)
+
+
+@pytest.mark.parametrize(("limit", "room", "places"), [(50, 24, 16), (50, 23, 23), (18, 23, 18), (50, 5, 5), (2, 5, 2)])
+def test_no_turn_is_left_with_a_few_places(limit: int, room: int, places: int) -> None:
+    """A turn takes along what would be less than half of another one, as far as the client's limit goes."""
+    lanes = Lanes(100)
+    lane, *_ = lined_up(lanes, 40)
+    lane.fit(limit)
+    lanes.remove(lanes.add(lane, make(lane.client_id, 0), 200.0), 200.0 + SHORT_SECONDS / 2)
+    lanes.promised = 90 - room
+    assert lanes.next_turn(300.0) == (lane, places)
 
 
 def test_who_had_nothing_here_takes_every_other_turn() -> None:

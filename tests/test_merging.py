@@ -45,8 +45,8 @@ class Calls:
         return [(client, item) for client, ones in items.items() for item in ones]
 
 
-def merger(calls: Calls, patience: float = 60, at_once: int = 1) -> Merger[int, tuple[str, int]]:
-    return Merger(lambda _: 0, calls.carry_out, patience=patience, at_once=at_once)
+def merger(calls: Calls, patience: float = 60, at_once: int = 1, together: int = 0) -> Merger[int, tuple[str, int]]:
+    return Merger(lambda _: 0, calls.carry_out, patience=patience, at_once=at_once, together=together)
 
 
 async def test_what_comes_while_a_call_is_under_way_travels_together() -> None:
@@ -61,6 +61,22 @@ async def test_what_comes_while_a_call_is_under_way_travels_together() -> None:
     assert await first == ("a", 0)
     assert await asyncio.gather(*later) == [("ab"[number % 2], number) for number in range(1, MOST + 11)]
     assert [sum(map(len, items.values())) for items in calls.made] == [1, MOST, 10]
+
+
+@pytest.mark.parametrize(
+    ("number", "made"),
+    [(MOST + 10, [{"b": MOST + 10}, {"c": 5}]), (MOST + 40, [{"b": MOST + 15}, {"b": 25, "c": 5}])],
+)
+async def test_the_last_client_of_a_call_is_not_parted(number: int, made: list[dict[str, int]]) -> None:
+    """What else would be left of it goes along, where that is few."""
+    calls = Calls()
+    merged = merger(calls, together=15)
+    first = merged.submit("a", 0)
+    await asyncio.sleep(0)
+    submitted = [merged.submit("b" if at < number else "c", at) for at in range(number + 5)]
+    calls.go.set()
+    await asyncio.gather(first, *submitted)
+    assert [{client: len(ones) for client, ones in items.items()} for items in calls.made[1:]] == made
 
 
 async def test_who_waits_for_a_redis_that_does_not_answer_hears_it_with_the_others() -> None:

@@ -117,7 +117,11 @@ class Lane:
     @property
     def quantum(self) -> int:
         """Places that a turn is worth to it, as far as its limit is known; 0 where its calls are long."""
-        return min(QUANTUM, self.gate.size - len(self.runs)) if self.held < SHORT_SECONDS else 0
+        return self.places(QUANTUM) if self.held < SHORT_SECONDS else 0
+
+    def places(self, most: int) -> int:
+        """So many, or what is left of its limit as far as that is known."""
+        return min(most, self.gate.size - len(self.runs))
 
     def fit(self, limit: int) -> None:
         """Size the semaphore to the bound a claim reported; overrides may have let more in than the limit."""
@@ -231,7 +235,11 @@ class Lanes:
                 self._new_was_last = turns is self._new
                 lane.queued = False
                 share = max(1, room // (len(self._new) + len(self._old) + 1))
-                return lane, min(room, TURN, max(share, lane.quantum))
+                want = max(share, lane.quantum)
+                if room - want < lane.quantum // 2:
+                    # What would be left is not worth a turn.
+                    want = max(want, lane.places(room))
+                return lane, min(room, TURN, want)
         return None
 
     def _room(self, free: int, now: float, *, new: bool) -> int:

@@ -29,6 +29,7 @@ from gateway.store.scripts import Runner
 _PER_CLIENT: Final = 100
 _READS: Final = 3
 _OWNED: Final = ord("1")
+_TOGETHER: Final = 15  # what is claimed together ends together, sixteen mostly: see dispatch/lanes.py
 _ARRAY_OF_6: Final = b"\x96"
 
 
@@ -69,7 +70,7 @@ class Claims:
             at_once=at_once(confirmed=runner.durable),
         )
         self._finishing: Merger[_Ended, Finished] = Merger(
-            runner.keyspace.partition, self._finish, patience=runner.patience
+            runner.keyspace.partition, self._finish, patience=runner.patience, together=_TOGETHER
         )
 
     async def ready(self, limit: int) -> list[str]:

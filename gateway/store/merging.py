@@ -54,7 +54,8 @@ class Merger(Generic[Item, Answer]):
     order of the items, client by client; one may be the StoreUnavailable of that item alone. It may raise
     StoreUnavailable, which then all of the group hear; and where that took more than ``patience`` seconds, also those
     that waited meanwhile, so that a Redis that does not answer keeps nobody twice. ``at_once``: groups of a partition
-    under way at a time. While one is, what comes in waits, and travels together.
+    under way at a time. While one is, what comes in waits, and travels together. ``together``: so many items more may
+    go with a group where they are of its last client: what is done once for a client would else be done twice.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class Merger(Generic[Item, Answer]):
         *,
         patience: float,
         at_once: int = AT_ONCE,
+        together: int = 0,
     ) -> None:
         self._partition_of = partition_of
         self._carry_out = carry_out
         self._patience = patience
         self._at_once = at_once
+        self._together = together
         self._loop = asyncio.get_running_loop()
         self._clean = contextvars.Context()  # what is done for many must not inherit one request's log fields
         self._queues: dict[int, _Queue] = {}
@@ -98,11 +101,20 @@ class Merger(Generic[Item, Answer]):
     def _flush(self, queue: _Queue) -> None:
         queue.scheduled = False
         while queue.waiting and queue.under_way < self._at_once:
-            group, queue.waiting = queue.waiting[:MOST], queue.waiting[MOST:]
+            end = self._end(queue.waiting)
+            group, queue.waiting = queue.waiting[:end], queue.waiting[end:]
             queue.under_way += 1
             task = self._loop.create_task(self._run(queue, group))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _end(self, waiting: list[_Waiting]) -> int:
+        """How many of those that wait the next group has."""
+        end = MOST
+        most = min(MOST + self._together, len(waiting))
+        while end < most and waiting[end].client_id == waiting[MOST - 1].client_id:
+            end += 1
+        return end
 
     async def _run(self, queue: _Queue, group: list[_Waiting]) -> None:
         by_client: dict[str, list[_Waiting]] = {}
