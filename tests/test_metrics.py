@@ -51,7 +51,7 @@ def test_every_metric_has_its_name() -> None:
     metrics.http_request("/v1/enqueue", "POST", 201, 0.001)
     metrics.redis_call("admit", 0.001)
     metrics.redis_error("admit")
-    metrics.set_in_flight(3)
+    metrics.show_in_flight(lambda: 3)
     metrics.set_max_in_flight(1000)
     metrics.oldest_waiting(7.5)
     metrics.set_pool(2, 100)
@@ -262,7 +262,7 @@ from gateway import metrics
 
 metrics.configure(1000, Path(sys.argv[1]))
 metrics.enqueued("acme", "default")
-metrics.set_in_flight(2)
+metrics.show_in_flight(lambda: 2)
 metrics.depths("acme", int(sys.argv[2]), 0, 0, 0)
 if sys.argv[2] == "5":
     metrics.depths("gone", 1, 0, 0, 0)

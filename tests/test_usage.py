@@ -65,7 +65,7 @@ def test_clients_past_the_bound_are_counted_in_sum_only() -> None:
     """Memory does not grow with client ids between two flushes, and nothing is missing in the sum."""
     counting = Counting()
     for n in range(MOST_CLIENTS + 5):
-        counting.admitted(f"client-{n}")
+        counting.admitted(f"client-{n}", 1)
     counted = counting.take()
     assert len(counted.tallies) == MOST_CLIENTS + 1
     batch = Batch.of(counted, 1)
@@ -78,7 +78,7 @@ def test_kinds_of_failures_are_bounded() -> None:
     """Targets can't grow what is counted by naming hosts, nor errors by naming addresses."""
     counting = Counting()
     for n in range(100):
-        counting.called("acme", f"http://user:secret@host{n}:80/path", outcome(Verdict.RETRY, None))
+        counting.failed(f"http://user:secret@host{n}:80/path", outcome(Verdict.RETRY, None))
     counted = counting.take()
     assert len(counted.hosts) == 33
     assert counted.hosts["other"] == 68

@@ -50,6 +50,14 @@ class _Taken(msgspec.Struct, frozen=True):
     answer: Callable[[bytes], None]
 
 
+class _Timed(dict[int, Callable[[float], None]]):
+    """By status, what counts an answer that took so many seconds."""
+
+    def __missing__(self, status: int) -> Callable[[float], None]:
+        count = self[status] = metrics.http_requests(ROUTE, "POST", status)
+        return count
+
+
 class Express:
     """The way of one listener; ``limits`` are its own."""
 
@@ -72,6 +80,7 @@ class Express:
         self._guesses = guesses
         self._heads = Heads(ROUTE)
         self._limits = limits
+        self._timed = _Timed()
 
     def read(self, data: bytes) -> Whole | None:
         """As the protocol has it."""
@@ -136,7 +145,7 @@ class Express:
             ).encode()
             + body
         )
-        metrics.http_request(ROUTE, "POST", status, time.monotonic() - taken.started)
+        self._timed[status](time.monotonic() - taken.started)
 
     def _worded(self, taken: _Taken, admission: Admission | StoreUnavailable) -> tuple[int, str, bytes]:
         planned, client = taken.plan, taken.client

@@ -40,7 +40,8 @@ class Attempts:
         if not self._leases.watch(run):
             return None
         task = run.task
-        metrics.started_after(max(0, task.claimed_at - task.due_at) / 1000)
+        late = task.claimed_at - task.due_at
+        metrics.started_after(late / 1000 if late > 0 else 0.0)
         run.sending = True
         try:
             outcome = await self._sender.send(task, task.timeout) if task.unreadable is None else _unreadable(task)

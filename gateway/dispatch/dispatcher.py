@@ -53,13 +53,13 @@ class Dispatcher:
         self._returns = Returns(claims, self._waking)
         self._lanes = Lanes(max_in_flight)
         metrics.set_max_in_flight(max_in_flight)
+        metrics.show_in_flight(lambda: self._lanes.open)
         self._leases = Leases(claims, self._lanes, lease_seconds)
         self._attempts = Attempts(claims, sender, self._leases)
         self._running: Running | None = None
         self._kick = asyncio.Event()
         self._later = False  # will give turns again in a moment, whatever happens until then
         self._leaving = False
-        self._told_open = False  # in this turn of the loop
         self._service: list[asyncio.Task[None]] = []
         self._renewal: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[None]] = set()  # claims and recoveries in flight
@@ -134,7 +134,6 @@ class Dispatcher:
             await self._returns.give_back(self._unfinished)
         # Only now: calls that drain need their leases.
         await stop([self._renewal] if self._renewal is not None else [])
-        metrics.set_in_flight(self._lanes.open)
 
     async def _settle(self) -> None:
         if self._asking:
@@ -207,7 +206,6 @@ class Dispatcher:
             return
         runs = [self._lanes.add(lane, task, proof) for task in claimed.tasks]
         lane.fit(claimed.limit)
-        self._tell_open()
         if runs:
             await self._running.start(runs)
 
@@ -264,19 +262,8 @@ class Dispatcher:
 
     def _close(self, run: Run) -> None:
         self._lanes.remove(run, self._loop.time())
-        self._tell_open()
         if self._lanes.waiting:
             self._kick.set()
-
-    def _tell_open(self) -> None:
-        """The gauge is set once a turn of the loop, however many calls begin and end in it."""
-        if not self._told_open:
-            self._told_open = True
-            self._loop.call_soon(self._set_open)
-
-    def _set_open(self) -> None:
-        self._told_open = False
-        metrics.set_in_flight(self._lanes.open)
 
     # --- lost replies and leaving -----------------------------------------------------------------
 

@@ -1,24 +1,29 @@
 """What Prometheus scrapes. Plain functions that the other layers call; who calls them and when is not decided here."""
 
 import os
-from collections.abc import Collection, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from prometheus_client import values
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.multiprocess import mark_process_dead
 
 from gateway.metrics.depths import DEPTHS
 from gateway.metrics.labels import MAX_VALUES_PER_CLIENT
-from gateway.metrics.registry import INVARIANTS, Registry
+from gateway.metrics.registry import INVARIANTS, Registry, answered
+from gateway.metrics.tally import BOUNDS, BUCKETS, DELIVERED, FAILED
+from gateway.metrics.text import CONTENT_TYPE, pieces
 from gateway.metrics.usage import Counted, Counting
-from gateway.models import Outcome
+from gateway.models import Outcome, Verdict
 
-__all__ = ["INVARIANTS", "MAX_VALUES_PER_CLIENT"]
+__all__ = ["CONTENT_TYPE", "INVARIANTS", "MAX_VALUES_PER_CLIENT"]
 
-_now = Registry(1000, None)
+_MOST_TRIPS: Final = 500
+_DELIVERED: Final = Verdict.DELIVERED  # to look it up in its enum costs as much as a lookup by client
+
 _counting = Counting()
+_now = Registry(1000, None, _counting)
 
 
 def configure(max_clients: int, multiprocess_dir: Path | None) -> None:
@@ -35,14 +40,24 @@ def configure(max_clients: int, multiprocess_dir: Path | None) -> None:
         make_class: Any = values.MultiProcessValue
         if not getattr(values.ValueClass, "_multiprocess", False):
             cast("Any", values).ValueClass = make_class()
-    _now = Registry(max_clients, multiprocess_dir)
     _counting = Counting()
+    _now = Registry(max_clients, multiprocess_dir, _counting)
 
 
 def render() -> tuple[bytes, str]:
     """The exposition (Prometheus text format 0.0.4) and its content type."""
+    return b"".join(exposition()), CONTENT_TYPE
+
+
+def exposition() -> Iterator[bytes]:
+    """The same in pieces, between which others may have their turn."""
     _now.settle()
-    return generate_latest(_now.registry), CONTENT_TYPE_PLAIN_0_0_4
+    return pieces(_now.registry)
+
+
+def of_all_workers() -> bool:
+    """Whether it is put together from the files of several processes: at once, and in any thread."""
+    return _now.shared
 
 
 def forget_process(pid: int, multiprocess_dir: Path) -> None:
@@ -52,14 +67,12 @@ def forget_process(pid: int, multiprocess_dir: Path) -> None:
 
 def enqueued(client_id: str, queue: str) -> None:
     """One task was accepted."""
-    _counting.admitted(client_id)
-    _now.enqueued.add((client_id, queue))
+    _now.enqueued[client_id][queue] += 1
 
 
 def rate_limited(client_id: str, tier: str) -> None:
     """One request was refused by the window."""
-    _counting.refused(client_id)
-    _now.limited.add((client_id, tier))
+    _now.limited[client_id][tier] += 1
 
 
 def queue_full(client_id: str) -> None:
@@ -69,20 +82,27 @@ def queue_full(client_id: str) -> None:
 
 def attempt(client_id: str, url: str, outcome: Outcome) -> None:
     """One call to a target ended; the class of its status is `none` where there was no answer."""
-    _counting.called(client_id, url, outcome)
     attempt = outcome.attempt
-    _now.attempts.add((outcome.verdict, attempt.status))
-    _now.attempt_seconds.observe(None, attempt.duration_ms / 1000)
+    seconds = attempt.duration_ms / 1000
+    tally = _counting.tallies[client_id]
+    tally[BUCKETS + bisect_left(BOUNDS, seconds)] += 1
+    if outcome.verdict is _DELIVERED:
+        tally[DELIVERED] += 1
+        _now.attempts[attempt.status].append(seconds)
+    else:
+        tally[FAILED] += 1
+        _counting.failed(url, outcome)
+        _now.attempts[outcome.verdict, attempt.status].append(seconds)
 
 
 def finished(result: Literal["succeeded", "retry", "dead"], count: int = 1) -> None:
     """The outcome of an attempt was stored: this is what became of its task."""
-    _now.finished.add(result, count)
+    _now.finished[result] += count
 
 
 def started_after(seconds: float) -> None:
     """A task started this long after it was due."""
-    _now.start_delay.observe(None, seconds)
+    _now.start_delay[None].append(seconds)
 
 
 def admin_denied(reason: Literal["certificate", "key", "guesses", "address", "role"]) -> None:
@@ -98,13 +118,21 @@ def connection_refused(reason: Literal["too_many", "files", "slow", "large", "un
 
 def http_request(route: str, method: str, status: int, seconds: float) -> None:
     """One request was answered. ``route`` is the pattern, never the path; odd methods count as `other`."""
-    _now.requests.add((route, method, status))
-    _now.request_seconds.observe(route, seconds)
+    _now.requests[answered(route, method, status)].append(seconds)
+
+
+def http_requests(route: str, method: str, status: int) -> Callable[[float], None]:
+    """The same, for who answers many of them alike: takes the seconds."""
+    return _now.requests[answered(route, method, status)].append
 
 
 def redis_call(operation: str, seconds: float) -> None:
     """One round trip to Redis; ``operation`` is from a closed set."""
-    _now.redis_seconds.observe(operation, seconds)
+    durations = _now.redis_seconds[operation]
+    durations.append(seconds)
+    # Nearly all that is timed takes a round trip, shared by some dozens at most: this bounds what waits of everything.
+    if len(durations) >= _MOST_TRIPS:
+        _now.settle_durations()
 
 
 def redis_error(operation: str) -> None:
@@ -112,9 +140,9 @@ def redis_error(operation: str) -> None:
     _now.redis_errors[(operation,)].inc()
 
 
-def set_in_flight(n: int) -> None:
-    """Open calls of this process."""
-    _now.in_flight.value = n
+def show_in_flight(count: Callable[[], int]) -> None:
+    """How many calls of this process are open, asked whenever somebody looks."""
+    _now.in_flight.read = count
 
 
 def set_max_in_flight(n: int) -> None:
@@ -209,6 +237,8 @@ def settle() -> None:
 
 def take_usage() -> Counted:
     """What clients did since this was last called."""
+    _now.enqueued.settle()
+    _now.limited.settle()
     return _counting.take()
 
 

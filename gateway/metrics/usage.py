@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.metrics.tally import ADMITTED, DELIVERED, FAILED, REFUSED, Tally, bucket, empty
-from gateway.models import Outcome, Verdict
+from gateway.metrics.tally import ADMITTED, REFUSED, Tally, empty
+from gateway.models import Outcome
 
 # Clients with a tally of their own between two flushes; what further ones do is booked to nobody, and to all.
 MOST_CLIENTS: Final = 50_000
@@ -25,30 +25,33 @@ class Counted(msgspec.Struct, frozen=True):
     hosts: dict[str, int]
 
 
+class Tallies(dict[str, Tally]):
+    """By client, as `Counted` has them; one that is not there yet is made when it is looked up."""
+
+    def __missing__(self, client_id: str) -> Tally:
+        if len(self) >= MOST_CLIENTS:
+            client_id = NOBODY
+        return self.setdefault(client_id, empty())
+
+
 class Counting:
-    """The counts of this process."""
+    """The counts of this process; calls are counted in ``tallies`` by who counts them elsewhere too."""
 
     def __init__(self) -> None:
-        self._tallies: dict[str, Tally] = {}
+        self.tallies = Tallies()
         self._statuses: Counter[str] = Counter()
         self._hosts: Counter[str] = Counter()
 
-    def admitted(self, client_id: str) -> None:
-        """A task was accepted."""
-        self._of(client_id)[ADMITTED] += 1
+    def admitted(self, client_id: str, count: int) -> None:
+        """So many tasks were accepted."""
+        self.tallies[client_id][ADMITTED] += count
 
-    def refused(self, client_id: str) -> None:
-        """A request was refused by the window."""
-        self._of(client_id)[REFUSED] += 1
+    def refused(self, client_id: str, count: int) -> None:
+        """So many requests were refused by the window."""
+        self.tallies[client_id][REFUSED] += count
 
-    def called(self, client_id: str, url: str, outcome: Outcome) -> None:
-        """A call to a target ended."""
-        tally = self._of(client_id)
-        tally[bucket(outcome.attempt.duration_ms / 1000)] += 1
-        if outcome.verdict is Verdict.DELIVERED:
-            tally[DELIVERED] += 1
-            return
-        tally[FAILED] += 1
+    def failed(self, url: str, outcome: Outcome) -> None:
+        """A call to a target did not do what it was to do."""
         status = outcome.attempt.status
         # "target not allowed: …" goes on with an address; the kind is what comes before it.
         _count(self._statuses, MOST_STATUSES, str(status or outcome.reason.partition(":")[0][:40]))
@@ -56,17 +59,9 @@ class Counting:
 
     def take(self) -> Counted:
         """What was counted since the last time."""
-        counted = Counted(self._tallies, self._statuses, self._hosts)
-        self._tallies, self._statuses, self._hosts = {}, Counter(), Counter()
+        counted = Counted(self.tallies, self._statuses, self._hosts)
+        self.tallies, self._statuses, self._hosts = Tallies(), Counter(), Counter()
         return counted
-
-    def _of(self, client_id: str) -> Tally:
-        tally = self._tallies.get(client_id)
-        if tally is None:
-            if len(self._tallies) >= MOST_CLIENTS:
-                client_id = NOBODY
-            tally = self._tallies.setdefault(client_id, empty())
-        return tally
 
 
 def _count(counts: Counter[str], most: int, name: str) -> None:

@@ -1,11 +1,14 @@
 """How answers are encoded: JSON by orjson, times as RFC 3339 in UTC."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 
 from gateway.errors import GatewayError
 from gateway.models import Attempt, RateLimit, TaskView
@@ -16,6 +19,26 @@ _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSEC
 def json_bytes(body: Any) -> bytes:
     """The JSON of an answer."""
     return orjson.dumps(body, option=_OPTIONS)
+
+
+class Pieces(Payload):
+    """A long body, sent a piece at a time: joined, its megabytes would be copied several times in one turn of the event
+    loop."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        super().__init__(pieces)
+        self._pieces = pieces
+        self._size = sum(map(len, pieces))
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The whole of it."""
+        return b"".join(self._pieces).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send it, as fast as the caller reads."""
+        for piece in self._pieces:
+            await writer.write(piece)
+            await asyncio.sleep(0)
 
 
 def json_answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -14,9 +14,8 @@ from gateway.tracing.context import received, trace_id
 
 HEADER = "X-Request-ID"
 _VALID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# A random start of this process and a counter: as unique as a random id each, at a tenth of the cost.
-_START = os.urandom(6).hex()
-_counter = itertools.count(1)
+# A random start of this process and a counter: as unique as a random id each, at a fraction of the cost.
+_ids = map(f"{os.urandom(6).hex()}-%x".__mod__, itertools.count(1))
 
 
 def request_id_of(request: web.BaseRequest) -> str:
@@ -26,12 +25,12 @@ def request_id_of(request: web.BaseRequest) -> str:
 
 def chosen_id(given: str | None) -> str:
     """The id that the caller has ``given`` where it is a valid one, else a new one."""
-    return given if given and _VALID.fullmatch(given) else new_request_id()
+    return given if given and _VALID.fullmatch(given) else next(_ids)
 
 
 def new_request_id() -> str:
     """One that no other request has, of this process or another."""
-    return f"{_START}-{next(_counter):x}"
+    return next(_ids)
 
 
 @web.middleware

@@ -19,6 +19,7 @@ from gateway.store.scripts import Runner
 
 _IDS: Final = 5000  # a read of the index
 _TEXTS: Final = 500  # a read of settings
+_TURN: Final = 100  # settings that are looked at in one turn of the event loop
 _READS: Final = 3
 _PATIENCE: Final = 0.5  # seconds that a page waits for the search for other programs' settings
 _ID: Final = re.compile(CLIENT_ID_PATTERN)
@@ -120,7 +121,9 @@ class ClientList:
                     "MGET", *(self._keyspace.config(name) for name in names), tries=_READS
                 )
                 found |= zip(names, texts, strict=True)
-            for name in some:
+            for at, name in enumerate(some):
+                if at % _TURN == 0 and at:
+                    await asyncio.sleep(0)
                 yield name, found[name]
 
     def _by_partition(self, names: Iterable[str]) -> Iterable[list[str]]:
