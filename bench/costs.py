@@ -1,127 +1,181 @@
-"""What parts of the gateway cost a task: each is taken away and put back while the gateway is under load (see
-`bench.without`)."""
+"""What parts of the gateway cost a task: the instructions of its process with and without each part (see
+`bench.without`), beside all of them and those of Valkey, for taking a task in and for calling it; and the CPU of what
+it does every few seconds (see `bench.rounds`)."""
 
 import contextlib
-import json
+import os
+import signal
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
-from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench import contestants, payload
+from bench import contestants, counted, payload, rounds
 from bench.contestants import GATEWAY, Command
-from bench.load import bodies_file, fill, spread, wrk
-from bench.processes import BenchError, free_port
+from bench.counted import Counter
+from bench.load import Callers, fill, spread
+from bench.processes import BenchError, Process, free_port, listening
 from bench.scenarios import CLIENTS, CONNECTIONS, ENQUEUE, running
 from bench.target import Target
-from bench.valkey import valkey
+from bench.valkey import Valkey, valkey
+from bench.without import NOTHING
 
-PARTS: Final = ("monitoring", "security")  # of bench.without, which changes what it is imported beside
-_SECONDS: Final = 40.0
-_CALLS: Final = 400_000
-_LEAST: Final = 100  # tasks of a window that counts
-_DRAIN_SECONDS: Final = 90.0
+PARTS: Final = ("recording", "monitoring", "security")  # of bench.without
+_TASKS: Final = 50 * CONNECTIONS
+_WARM: Final = 10 * CONNECTIONS  # before anything is counted
+_RUNS: Final = 3  # of which the middle one tells: others' work on the machine changes who waits for whom
+_SECONDS: Final = 300.0
+# Callgrind slows a process down some fifty times: nobody may take it for dead.
+_SLOW: Final = {"LEASE_SECONDS": "600", "REDIS_TIMEOUT": "60", "LOG_LEVEL": "warning"}
 
-Window = tuple[bool, int, float]  # with the part, tasks, CPU seconds
+Measure = Callable[[Target, str, Counter, int], None]
 
 
 class Share(NamedTuple):
-    """Microseconds of the process a task, with the part; what of them is the part's, and how sure that is (the standard
-    error of the mean over the pairs of windows)."""
+    """Instructions a task: the gateway's, what of them is a part's, and Valkey's beside them."""
 
     whole: float
     part: float
-    error: float
-    pairs: int
+    redis: float
 
+    def line(self, part: str, way: str) -> str:
+        """The row of the table.
 
-def share(windows: list[Window]) -> Share:
-    """Each window with the part beside the one after it, without: the mean of the differences.
-
-    >>> share([(True, 1000, 0.050), (False, 1000, 0.049), (True, 2000, 0.100), (False, 1000, 0.048)])
-    Share(whole=50.0, part=1.5, error=0.5, pairs=2)
-    """
-    costs = [(there, spent / count * 1e6 if count >= _LEAST else None) for there, count, spent in windows]
-    pairs = [
-        (more, less)
-        for (there, more), (beside, less) in pairwise(costs)
-        if there and not beside and more is not None and less is not None
-    ]
-    if len(pairs) < 2:
-        raise BenchError(f"{len(pairs)} pairs of windows under load are too few to say anything")
-    gaps = [more - less for more, less in pairs]
-    error = statistics.stdev(gaps) / len(gaps) ** 0.5
-    return Share(
-        round(statistics.mean(more for more, _ in pairs), 2),
-        round(statistics.mean(gaps), 2),
-        round(error, 2),
-        len(pairs),
-    )
-
-
-def run(target: Target, *, quick: bool, tell: Callable[[str], None]) -> str:
-    """The table, as Markdown."""
-    lines = [_HEAD]
-    for part in PARTS:
-        for what, measure in (("taking in", _taking), ("calling", _calling)):
-            tell(f"{part}, {what}")
-            found = share(measure(part, target, quick=quick))
-            lines.append(
-                f"| {part} | {what} | {found.whole:.1f} | {found.part:.2f} ± {found.error:.2f} "
-                f"| {found.part / found.whole:.1%} ± {found.error / found.whole:.1%} | {found.pairs} |"
-            )
-    return "\n".join(lines)
+        >>> Share(200_000, 4_000, 200_000).line("security", "calling")
+        '| security | calling | 200.0 | 4.00 | 2.0 % | 1.0 % |'
+        """
+        own, both = self.part / self.whole * 100, self.part / (self.whole + self.redis) * 100
+        return f"| {part} | {way} | {self.whole / 1000:.1f} | {self.part / 1000:.2f} | {own:.1f} % | {both:.1f} % |"
 
 
 _HEAD: Final = """\
-Microseconds of the process's CPU a task, and what of them is a part's: taken away and put back every 0.2 s under load,
-the mean of the differences with its standard error.
+Thousands of instructions a task, counted by valgrind's callgrind, without what the kernel does.
 
-| part | | µs a task | of them the part's | share | pairs |
+| part |  | gateway | of them the part's | share of the gateway | of it and Valkey |
 | --- | --- | --- | --- | --- | --- |"""
 
 
-def _taking(part: str, target: Target, *, quick: bool) -> list[Window]:
-    with _noted(part) as (command, file), contextlib.ExitStack() as stack:
-        redis, port = stack.enter_context(valkey(CLIENTS)), free_port()
-        bodies = (payload.single(client, payload.task(target.url)) for client in spread(CLIENTS, CLIENTS))
-        tasks = stack.enter_context(bodies_file(bodies))
-        made = command(contestants.gateway(redis.url, port, target.url, role="api"))
-        with running(GATEWAY, made, port):
-            wrk(f"http://127.0.0.1:{port}{ENQUEUE}", tasks, CONNECTIONS, _SECONDS / 10 if quick else _SECONDS)
-        return _read(file)
+def run(target: Target, *, quick: bool, tell: Callable[[str], None]) -> str:
+    """The tables, as Markdown."""
+    lines = []
+    lacking = counted.missing()
+    if lacking is None:
+        lines += [_HEAD, *_shares(target, runs=1 if quick else _RUNS, tell=tell)]
+    else:
+        lines.append(f"What a task costs was not counted: {lacking}.")
+    tell("what is done every few seconds")
+    return "\n".join([*lines, "", rounds.table(turns=3 if quick else 20)])
 
 
-def _calling(part: str, target: Target, *, quick: bool) -> list[Window]:
+def _shares(target: Target, *, runs: int, tell: Callable[[str], None]) -> Iterator[str]:
+    for way, own, redis in (("taking in", _taking, _taking_redis), ("calling", _calling, _calling_redis)):
+        tell(f"{way}, Valkey")
+        of_redis = _middle(redis, target, NOTHING, runs)
+        tell(f"{way}, all of it")
+        whole = _middle(own, target, NOTHING, runs)
+        for part in PARTS:
+            tell(f"{way}, without {part}")
+            yield Share(whole, whole - _middle(own, target, part, runs), of_redis).line(part, way)
+
+
+def _middle(measure: Measure, target: Target, part: str, runs: int) -> float:
+    found = []
+    for _ in range(runs):
+        with counted.counter() as counter:
+            measure(target, part, counter, _TASKS)
+            found.append(counter.collected() / _TASKS)
+    return statistics.median(found)
+
+
+def _taking(target: Target, part: str, counter: Counter, tasks: int) -> None:
+    with valkey(CLIENTS) as redis, _api(redis, target, part, counter) as (process, port), _callers(port, target) as ask:
+        ask(_WARM, process)
+        with counter.counting(process):
+            ask(tasks, process)
+
+
+def _taking_redis(target: Target, part: str, counter: Counter, tasks: int) -> None:
+    with (
+        valkey(CLIENTS, counter.of) as redis,
+        _api(redis, target, part) as (process, port),
+        _callers(port, target) as ask,
+    ):
+        ask(_WARM, process)
+        with counter.counting(redis.process):
+            ask(tasks, process)
+
+
+def _calling(target: Target, part: str, counter: Counter, tasks: int) -> None:
     target.ask("reset")
-    calls = _CALLS // 10 if quick else _CALLS
-    with _noted(part) as (command, file), valkey(CLIENTS) as redis:
-        port = free_port()
-        with running(GATEWAY, contestants.gateway(redis.url, port, target.url, role="api"), port):
-            fill(port, spread(CLIENTS, CLIENTS), target.url, calls)
-        made = command(contestants.gateway(redis.url, free_port(), target.url, role="dispatcher"))
-        with running(GATEWAY, made) as process:
-            end = time.monotonic() + _DRAIN_SECONDS
-            while target.ask("stats")["count"] < calls and time.monotonic() < end:
-                process.check()
-                time.sleep(0.1)
-        return _read(file)
+    with (
+        valkey(CLIENTS) as redis,
+        _api(redis, target, NOTHING) as (_, port),
+        running(GATEWAY, counter.of(_dispatcher(redis, target, part))) as process,
+    ):
+        fill(port, spread(CLIENTS, CLIENTS), target.url, _WARM)
+        _called(process, target, _WARM)
+        with counter.counting(process):
+            with _stopped(process):
+                fill(port, spread(CLIENTS, CLIENTS), target.url, tasks)
+            _called(process, target, _WARM + tasks)
+
+
+def _calling_redis(target: Target, part: str, counter: Counter, tasks: int) -> None:
+    target.ask("reset")
+    with valkey(CLIENTS, counter.of) as redis, _api(redis, target, NOTHING) as (_, port):
+        fill(port, spread(CLIENTS, CLIENTS), target.url, tasks)
+        with counter.counting(redis.process), running(GATEWAY, _dispatcher(redis, target, part)) as process:
+            _called(process, target, tasks)
 
 
 @contextlib.contextmanager
-def _noted(part: str) -> Iterator[tuple[Callable[[Command], Command], Path]]:
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        file = Path(folder) / "windows.json"
-
-        def command(made: Command) -> Command:
-            python, _, _, *rest = made.argv
-            return Command([python, "-m", "bench.without", part, file, *rest], made.env)
-
-        yield command, file
+def _api(redis: Valkey, target: Target, part: str, counter: Counter | None = None) -> Iterator[tuple[Process, int]]:
+    port = free_port()
+    made = _without(contestants.gateway(redis.url, port, target.url, role="api"), part)
+    with running(GATEWAY, counter.of(made) if counter else made) as process:
+        listening(process, port, _SECONDS)
+        yield process, port
 
 
-def _read(file: Path) -> list[Window]:
-    return [(there, count, spent) for there, count, spent in json.loads(file.read_text())]
+def _dispatcher(redis: Valkey, target: Target, part: str) -> Command:
+    return _without(contestants.gateway(redis.url, free_port(), target.url, role="dispatcher"), part)
+
+
+def _without(made: Command, part: str) -> Command:
+    python, _, _, *rest = made.argv
+    return Command([python, "-m", "bench.without", part, *rest], {**made.env, **_SLOW})
+
+
+@contextlib.contextmanager
+def _callers(port: int, target: Target) -> Iterator[Callable[[int, Process], None]]:
+    """Ask so often: all callers at once, again and again. Where the gateway stands still until each has asked, it has
+    the same to do at once in each run."""
+    bodies = [payload.single(client, payload.task(target.url)).encode() for client in spread(CLIENTS, CLIENTS)]
+    with Callers(port, ENQUEUE, bodies, CONNECTIONS) as callers:
+
+        def ask(count: int, process: Process) -> None:
+            for _ in range(count // CONNECTIONS):
+                with _stopped(process):
+                    callers.ask()
+                callers.hear()
+
+        yield ask
+
+
+@contextlib.contextmanager
+def _stopped(process: Process) -> Iterator[None]:
+    os.kill(process.popen.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.popen.pid, signal.SIGCONT)
+
+
+def _called(process: Process, target: Target, count: int) -> None:
+    end = time.monotonic() + _SECONDS
+    while target.ask("stats")["count"] < count:
+        process.check()
+        if time.monotonic() > end:
+            raise BenchError(f"fewer than {count} calls after {_SECONDS:g} s")
+        time.sleep(0.1)
+    time.sleep(0.5)  # until what came of the last ones is stored, too

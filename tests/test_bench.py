@@ -1,10 +1,10 @@
 """The bench: its parsing, its figures and its report. What it measures is for `make bench`; no speed is tested here."""
 
+import ast
 import asyncio
 import doctest
 import importlib
 import io
-import itertools
 import json
 import re
 import subprocess
@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from as_user import ROOT
 
-from bench import costs, payload, report, without
+from bench import costs, counted, payload, report, without
 from bench.__main__ import chosen
 from bench.contestants import FLOOR_CLIENT, FLOOR_SERVER, GATEWAY
 from bench.crowd import QUICK, Crowd
@@ -44,7 +44,9 @@ def check(found: Results, what: str) -> Check:
     return line
 
 
-@pytest.mark.parametrize("name", ["payload", "valkey", "scenarios", "report", "costs", "__main__"])
+@pytest.mark.parametrize(
+    "name", ["payload", "valkey", "scenarios", "report", "costs", "counted", "without", "__main__"]
+)
 def test_examples_in_docstrings_hold(name: str) -> None:
     """The examples in the bench's docstrings are true."""
     assert doctest.testmod(importlib.import_module(f"bench.{name}")).failed == 0
@@ -77,22 +79,50 @@ def test_the_table_of_operators_calls_has_a_line_each() -> None:
     assert head.count("|") == line.count("|")
 
 
-def test_windows_without_load_say_nothing() -> None:
-    """What a part costs is told of pairs of windows in which enough ended, and of two pairs at least."""
-    idle = [(True, 0, 0.0001), (False, 3, 0.0002)]
-    pair = [(True, 1000, 0.05), (False, 1000, 0.04)]
-    assert costs.share([*idle, *pair, *idle, *pair]) == costs.Share(50.0, 10.0, 0.0, 2)
-    with pytest.raises(BenchError, match="too few"):
-        costs.share([*idle, *pair])
+@pytest.mark.parametrize("change", [*without.unguarded(), *without.undisturbed()])
+def test_what_is_taken_away_is_there(change: without.Change) -> None:
+    """Each attribute that is replaced exists, so that nothing is left in what is measured without it."""
+    owner, name, _ = change
+    assert hasattr(owner, name)
 
 
-@pytest.mark.parametrize("part", costs.PARTS)
-def test_a_part_is_taken_away_and_put_back(part: str) -> None:
-    """What is to be taken away is there, and is there again afterwards."""
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in without.PARTS[part]()]
-    seen = [there for there, _, _ in itertools.islice(without.windows(part, without.Count()), 3)]
-    assert seen == [True, False, True]
-    assert [(owner, name, getattr(owner, name)) for owner, name, _ in before] == before
+@pytest.mark.parametrize("part", [without.NOTHING, *costs.PARTS])
+def test_the_gateway_runs_without_the_part(part: str) -> None:
+    """What is left of it is a program still."""
+    argv = [sys.executable, "-m", "bench.without", part, "version"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("gateway "), done.stderr
+
+
+def test_modules_without_recording_call_no_metrics() -> None:
+    """No call of the metrics is left in what a task passes, nor a clock that is read for them; all else is."""
+    gone = set()
+    for file in sorted((ROOT / "gateway").rglob("*.py")):
+        name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        before = ast.unparse(ast.parse(file.read_text()))
+        after = ast.unparse(without.unrecorded(file.read_bytes(), name, told=True))
+        if before != after:
+            gone.add(name)
+        assert before.count("\n") - after.count("\n") <= before.count("metrics.")
+        if not name.startswith("gateway.metrics"):
+            assert "_timed[status](" not in after
+            assert not re.search(r"^ *metrics\.\w+\(", after, re.MULTILINE)
+    assert gone >= {
+        *("gateway.api.express", "gateway.api.enqueue", "gateway.dispatch.attempts"),
+        *("gateway.store.scripts", "gateway.store.claims"),
+    }
+    express = (ROOT / "gateway/api/express.py").read_bytes()
+    assert "monotonic" not in ast.unparse(without.unrecorded(express, "gateway.api.express", told=False))
+    assert "chosen_id(" in ast.unparse(without.unrecorded(express, "gateway.api.express", told=False))
+    assert "chosen_id(" not in ast.unparse(without.unrecorded(express, "gateway.api.express", told=True))
+
+
+def test_nothing_is_counted_where_valgrind_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what is missing, instead of failing, and what its end says is read."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "valgrind and callgrind_control" in (counted.missing() or "")
+    with pytest.raises(BenchError, match="told no count"):
+        counted.parse_log("valgrind: failed to start")
 
 
 def test_only_names_scenarios_and_contestants() -> None:
