@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import until
+from proxy import Proxy
 from stores import Key, Opened, Taker, limit, outcome, spec, state
 from test_dispatcher import Calls, Memory, dispatcher, make
 
@@ -13,7 +14,8 @@ from gateway.dispatch.asked import AskedWithAdmission
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.errors import StoreUnavailable
 from gateway.models import Admission, Admitted, Duplicate, RateLimited, State, Verdict
-from gateway.store import Store
+from gateway.settings import Settings
+from gateway.store import Store, open_store
 from gateway.store.claimed import Claimed
 
 
@@ -132,6 +134,56 @@ async def test_a_call_begins_without_a_claim_of_its_own(opened: Opened, monkeypa
         await until(lambda: running.lanes == 0)
         assert await state(store, answer.task_id) is State.SUCCEEDED
     assert asked == []
+
+
+async def test_an_admission_that_outlasts_the_drain_is_answered(line: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drain waits for its places only so long; who asked hears of the task all the same."""
+    monkeypatch.setattr("gateway.dispatch.dispatcher.CLOSE_SECONDS", 0)
+    async with open_store(Settings.load({"REDIS_URL": line.url}), line.url) as store:
+        await limit(store, "acme", 1)
+        async with Dispatcher(store.claims, Calls(), max_in_flight=20, lease_seconds=30, drain_seconds=0) as running:
+            line.answering.clear()
+            line.sent.clear()
+            admission = asyncio.ensure_future(store.tasks.admit("acme", spec(), create=False, claimer=running))
+            await until(lambda: b"hello" in line.sent)
+        line.answering.set()
+        assert isinstance(await admission, Admitted)
+        assert (await store.windows.usage("acme")).in_flight == 1
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+async def test_what_a_lost_reply_had_claimed_goes_back(line: Proxy, store_url: str, *, leaving: bool) -> None:
+    """Redis claimed and nobody heard of it: it is found within a moment, also by a process that is leaving."""
+    calls = Calls()
+    settings = Settings.load({"REDIS_URL": line.url})
+    async with open_store(settings, line.url) as store, open_store(settings, store_url) as other:
+        await limit(store, "acme", 1)
+        await store.tasks.admit("other", spec(), create=True, claimer=Taker(1))  # Redis has the script
+        running = Dispatcher(store.claims, calls, max_in_flight=20, lease_seconds=30, drain_seconds=5)
+        await running.__aenter__()
+        line.answering.clear()
+        admission = asyncio.ensure_future(store.tasks.admit("acme", spec(), create=False, claimer=running))
+
+        async def in_flight(number: int) -> bool:
+            return (await other.windows.usage("acme")).in_flight == number
+
+        await until(lambda: in_flight(1))
+        left = asyncio.create_task(running.__aexit__(None, None, None)) if leaving else None
+        await until(lambda: running.leaving == leaving)
+        line.cut()
+        line.answering.set()
+        with pytest.raises(StoreUnavailable) as lost:
+            await admission
+        assert lost.value.unknown
+        if left is None:
+            await until(lambda: len(calls.open) == 1)
+            calls.go.set()
+            await until(lambda: running.lanes == 0)
+            await running.__aexit__(None, None, None)
+        else:
+            await left
+            assert len((await other.claims.claim("acme", 1)).tasks) == 1
+            assert calls.peak == 0
 
 
 # --- the dispatcher's side --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gateway.dispatch.claims import Claimed
 from gateway.dispatch.lanes import Lane, Lanes
 
-# One more than the task that is admitted: where no other comes, there is none.
+# One more than the task that is admitted: where fewer come than are wanted no more wait, and nobody has to look again.
 _WITH_ADMISSION = 2
 
 
@@ -45,7 +45,8 @@ class AskedWithAdmission:
 
     def fill(self, read: Callable[[], Claimed | None]) -> None:
         """The answer is there; what it started is read in the next turn of the loop, since the caller's comes first."""
-        self._read.set_result(read)
+        if not self._read.done():  # a drain waits only so long
+            self._read.set_result(read)
 
     async def claimed(self) -> Claimed | None:
         """What was started, None where nothing was looked for."""

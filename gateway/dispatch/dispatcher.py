@@ -136,8 +136,9 @@ class Dispatcher:
         await stop([self._renewal] if self._renewal is not None else [])
 
     async def _settle(self) -> None:
-        if self._asking:
-            _, late = await asyncio.wait(self._asking, timeout=self._drain_seconds + CLOSE_SECONDS)
+        end = self._loop.time() + self._drain_seconds + CLOSE_SECONDS
+        while self._asking:  # a claim whose reply is lost is followed by a look for what it took
+            _, late = await asyncio.wait(self._asking, timeout=max(0.0, end - self._loop.time()))
             await stop(late)
 
     def _look_over(self) -> None:

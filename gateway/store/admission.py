@@ -149,8 +149,8 @@ class Admissions:
         return _Wanted(told + as_text(value), unique, spec.fingerprint, create, claimer)
 
     async def _carry_out(self, partition: int, wanted: dict[str, list[_Wanted]]) -> list[Admission | StoreUnavailable]:
-        places = self._places(wanted)
         args = (*self._args, self._told(wanted))
+        places = self._places(wanted)
         if places is None:
             return self._results(wanted, await self._runner.run_for_many("admit", partition, *args), claimed=False)
         args += self._consumer, places.want, places.chances
