@@ -3,8 +3,10 @@
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from conftest import until
+from deployments import Deployment
 from stores import Key, Opened, admit, one_claim, outcome, state
 
 from gateway.models import (
@@ -33,6 +35,16 @@ async def test_a_retry_waits_in_the_schedule_and_holds_no_slot(opened: Opened) -
     await until(due)
     again = (await store.claims.claim("acme", 1)).tasks[0]
     assert (again.attempt, again.failures) == (2, 1)
+
+
+async def test_a_result_is_packed_as_short_as_any_record(opened: Opened, deployment: Deployment, key: Key) -> None:
+    """The gateway packs it and not Redis: there are many, so no length takes more bytes than it needs."""
+    store = await opened()
+    task = await one_claim(store)
+    await store.claims.finish(task, outcome(Verdict.DELIVERED), retry_in=None)
+    async with deployment.raw(decode=False) as raw:
+        record = await raw.get(key(f"task:{task.task_id}"))
+    assert record == msgspec.msgpack.encode(msgspec.msgpack.decode(record))
 
 
 async def test_an_early_start_is_impossible(opened: Opened) -> None:

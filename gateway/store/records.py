@@ -233,7 +233,7 @@ def succeeded_record(task: ClaimedTask, attempt: bytes, kept: bytes) -> tuple[by
     which Redis's clock tells, and what is behind. ``kept`` is what `kept_fields` gave.
     """
     before = packed(1, "S", "", 0, int(task.entry.partition("-")[0]), 1, 0, 0)
-    return _SUCCEEDED + before, as_text(attempt) + packed("", task.client_id, task.queue) + kept
+    return _SUCCEEDED + before, packed(attempt.decode(), "", task.client_id, task.queue) + kept
 
 
 def as_last(outcome: Outcome) -> Attempt:
