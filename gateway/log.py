@@ -29,10 +29,6 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but for tabs and the 
 _processors: list[Any] = []
 
 
-class _Level:
-    debug = False
-
-
 class _Sink:
     """Where lines go. A full disk or a closed pipe costs the line, never the request that wrote it."""
 
@@ -142,7 +138,6 @@ def configure(level: str, fmt: Literal["json", "console"], stream: TextIO | None
         cache_logger_on_first_use=True,
     )
     _route_stdlib(number)
-    _Level.debug = number <= logging.DEBUG
     sys.excepthook = _crashed
 
 
