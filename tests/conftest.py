@@ -66,10 +66,10 @@ ADMIN_KEY = "test-key"
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """What tests the sender itself runs on both loops: on uvloop, where the gateway runs, events come in another
-    order."""
+    """What tests the sender or the link to Redis itself runs on both loops: on uvloop, where the gateway runs, events
+    come in another order."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if hasattr(getattr(item, "module", None), "HttpSender"):
+    if {"HttpSender", "batching"} & vars(getattr(item, "module", pytest)).keys():
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 

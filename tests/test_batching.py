@@ -2,11 +2,14 @@
 
 import asyncio
 import random
+import time
 
 import pytest
+import redis
 from conftest import until
 from links import NewLink, answer
 from proxy import Proxy
+from waiting import DEADLINE
 
 from gateway.errors import StoreUnavailable
 from gateway.store import batching
@@ -64,6 +67,20 @@ async def test_commands_of_one_loop_turn_leave_in_one_write(new_link: NewLink, s
     link._wire.writer.write = lambda data: (writes.append(data), write(data))[1]  # type: ignore[method-assign,func-returns-value]
     await asyncio.gather(*(link.execute("ECHO", str(number)) for number in range(100)))
     assert len(writes) == 1
+
+
+async def test_a_large_command_is_sent_before_the_turn_ends(new_link: NewLink, store_url: str) -> None:
+    """Redis has it although the loop does nothing meanwhile; a small one waits for what else the turn brings."""
+    link = new_link(store_url)
+    await link.execute("PING")
+    with redis.Redis.from_url(store_url) as other:
+        small = link.begin("SET", "small", "x")
+        assert other.exists("small") == 0
+        large = link.begin("SET", "large", "x" * 5000)
+        end = time.monotonic() + DEADLINE
+        while other.exists("small", "large") < 2:
+            assert time.monotonic() < end, "it waits for the end of the turn"
+    assert [await small, await large] == [b"OK", b"OK"]
 
 
 async def test_no_reply_within_the_timeout_is_unknown_and_the_connection_is_given_up(

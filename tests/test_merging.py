@@ -2,7 +2,7 @@
 broken keys are its own affair."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import pytest
@@ -61,6 +61,26 @@ async def test_what_comes_while_a_call_is_under_way_travels_together() -> None:
     assert await first == ("a", 0)
     assert await asyncio.gather(*later) == [("ab"[number % 2], number) for number in range(1, MOST + 11)]
     assert [sum(map(len, items.values())) for items in calls.made] == [1, MOST, 10]
+
+
+async def test_a_full_group_is_begun_before_the_turn_ends() -> None:
+    """Redis works on it while the other callers are read; one with room waits for them."""
+    begun: list[int] = []
+
+    def carry_out(_: int, items: dict[str, list[int]]) -> Awaitable[list[int]]:
+        begun.append(sum(map(len, items.values())))
+        return answer(items)
+
+    async def answer(items: dict[str, list[int]]) -> list[int]:
+        return [item for ones in items.values() for item in ones]
+
+    merged: Merger[int, int] = Merger(lambda _: 0, carry_out, patience=60, at_once=2)
+    submitted = [merged.submit("a", number) for number in range(MOST - 1)]
+    assert begun == []
+    submitted += [merged.submit("a", number) for number in range(MOST - 1, MOST + 5)]
+    assert begun == [MOST]
+    assert await asyncio.gather(*submitted) == list(range(MOST + 5))
+    assert begun == [MOST, 5]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Admitting tasks: one script decides and stores. Requests that come in together share its calls."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -148,14 +148,27 @@ class Admissions:
         )
         return _Wanted(told + as_text(value), unique, spec.fingerprint, create, claimer)
 
-    async def _carry_out(self, partition: int, wanted: dict[str, list[_Wanted]]) -> list[Admission | StoreUnavailable]:
+    def _carry_out(
+        self, partition: int, wanted: dict[str, list[_Wanted]]
+    ) -> Awaitable[list[Admission | StoreUnavailable]]:
+        """What became of each; asked of Redis before this returns."""
         args = (*self._args, self._told(wanted))
         places = self._places(wanted)
         if places is None:
-            return self._results(wanted, await self._runner.run_for_many("admit", partition, *args), claimed=False)
+            return self._admitted(wanted, self._runner.run_for_many("admit", partition, *args))
         args += self._consumer, places.want, places.chances
+        return self._claimed_too(wanted, places, self._runner.run_for_many("admit_and_claim", partition, *args))
+
+    async def _admitted(
+        self, wanted: dict[str, list[_Wanted]], reply: Awaitable[list[Any]]
+    ) -> list[Admission | StoreUnavailable]:
+        return self._results(wanted, await reply, claimed=False)
+
+    async def _claimed_too(
+        self, wanted: dict[str, list[_Wanted]], places: Places, told: Awaitable[list[Any]]
+    ) -> list[Admission | StoreUnavailable]:
         try:
-            *reply, started = await self._runner.run_for_many("admit_and_claim", partition, *args)
+            *reply, started = await told
         except BaseException as error:
             places.fill(partial(_lost, error))
             raise

@@ -7,7 +7,7 @@ where the connection drops after that, its caller learns that nobody knows wheth
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Final, cast
 
 import hiredis
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 _RETRY_CONNECT_AFTER: Final = 0.2
 _COMPLAIN_AGAIN_AFTER: Final = 10.0
 _MAX_UNANSWERED: Final = 20_000
+# What is as much is worth a write of its own: Redis works on it while the rest of the loop's turn goes on.
+_FULL_BYTES: Final = 4096
 _MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
 _READ_SIZE: Final = 256 * 1024
 _SCAN_STEP: Final = 1000
@@ -76,10 +78,16 @@ class MultiplexedLink:
 
     async def execute(self, *command: str | bytes | int | float) -> Any:
         """Send the command with all others of this loop turn and return its reply."""
-        reply = await self.send(*command)
-        if isinstance(reply, hiredis.ReplyError):
-            raise CommandError(str(reply))
-        return reply
+        return await _result(self.send(*command))
+
+    def begin(self, *command: str | bytes | int | float) -> Awaitable[Any]:
+        """As the `Link` has it; what keeps it from being sent is raised when it is awaited."""
+        try:
+            return _result(self.send(*command))
+        except StoreUnavailable as error:
+            failed = self._loop.create_future()
+            failed.set_exception(error)
+            return failed
 
     def send(self, *command: str | bytes | int | float) -> asyncio.Future[Any]:
         """The reply to come, an error of Redis as a value; commands leave in the order of these calls."""
@@ -97,6 +105,8 @@ class MultiplexedLink:
         self._outgoing_bytes += len(packed)
         if self._wire is None:
             self._connect_soon()
+        elif self._outgoing_bytes >= _FULL_BYTES:
+            self._flush()
         elif not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
@@ -293,6 +303,13 @@ class MultiplexedLink:
             if not future.done():
                 future.set_exception(StoreUnavailable(message))
         del self._outgoing[:count]
+
+
+async def _result(sent: asyncio.Future[Any]) -> Any:
+    reply = await sent
+    if isinstance(reply, hiredis.ReplyError):
+        raise CommandError(str(reply))
+    return reply
 
 
 def _answered(future: asyncio.Future[Any]) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import chain
 from typing import Any, Final, Literal
 
@@ -90,15 +90,20 @@ class Claims:
         bury no more than ``chances`` (None: any number)."""
         return await self._claiming.submit(client_id, _Asked(want, want if chances is None else chances))
 
-    async def _claim(self, partition: int, asked: dict[str, list[_Asked]]) -> list[Claimed | StoreUnavailable]:
-        named = [(client_id, one) for client_id, ones in asked.items() for one in ones]
-        args = (part for client_id, one in named for part in (client_id, one.want, one.chances))
-        now, *told = await self._runner.run_for_many("claim", partition, self._consumer, *args)
+    def _claim(self, partition: int, asked: dict[str, list[_Asked]]) -> Awaitable[list[Claimed | StoreUnavailable]]:
+        args = (part for name, ones in asked.items() for one in ones for part in (name, one.want, one.chances))
+        return self._claims(asked, self._runner.run_for_many("claim", partition, self._consumer, *args))
+
+    async def _claims(
+        self, asked: dict[str, list[_Asked]], reply: Awaitable[list[Any]]
+    ) -> list[Claimed | StoreUnavailable]:
+        now, *told = await reply
+        named = [client_id for client_id, ones in asked.items() for _ in ones]
         return [
-            self._runner.failed("claim", client_id, reply)
-            if isinstance(reply, bytes)
-            else self._claimed(client_id, reply, now)
-            for (client_id, _), reply in zip(named, told, strict=True)
+            self._runner.failed("claim", client_id, row)
+            if isinstance(row, bytes)
+            else self._claimed(client_id, row, now)
+            for client_id, row in zip(named, told, strict=True)
         ]
 
     async def finish(self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0) -> Finished:
@@ -126,12 +131,17 @@ class Claims:
             metrics.finished(verdict)
         return finished
 
-    async def _finish(self, partition: int, ended: dict[str, list[_Ended]]) -> list[Finished | StoreUnavailable]:
+    def _finish(self, partition: int, ended: dict[str, list[_Ended]]) -> Awaitable[list[Finished | StoreUnavailable]]:
         told: list[bytes] = []
         for client_id, ones in ended.items():
             told.append(packed(client_id, len(ones), sum(one.want for one in ones)))
             told += [one.told for one in ones]
-        now, *reply = await self._runner.run_for_many("finish", partition, self._consumer, b"".join(told))
+        return self._finishes(ended, self._runner.run_for_many("finish", partition, self._consumer, b"".join(told)))
+
+    async def _finishes(
+        self, ended: dict[str, list[_Ended]], told: Awaitable[list[Any]]
+    ) -> list[Finished | StoreUnavailable]:
+        now, *reply = await told
         results: list[Finished | StoreUnavailable] = []
         for at, (client_id, ones) in enumerate(ended.items()):
             owned, claim = reply[2 * at : 2 * at + 2]

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -207,6 +207,10 @@ class ClusterLink:
         if key is None:
             return await self._anywhere(command)
         return await self._follow(key_slot(key if isinstance(key, bytes) else str(key).encode()), command)
+
+    def begin(self, *command: str | bytes | int | float) -> Awaitable[Any]:
+        """As the `Link` has it, but sent when it is awaited: until then its node may be another."""
+        return self.execute(*command)
 
     async def scan(self, pattern: str) -> AsyncIterator[bytes]:
         """All keys that match, on all primaries."""

@@ -34,6 +34,9 @@ class Link(Protocol):
     async def execute(self, *command: str | bytes | int | float) -> Any:
         """Send the command and return its reply; strings are bytes."""
 
+    def begin(self, *command: str | bytes | int | float) -> Awaitable[Any]:
+        """As `execute`, and where there is a connection, the command is on its way before this returns."""
+
     def scan(self, pattern: str) -> AsyncIterator[bytes]:
         """All keys that match, some perhaps twice."""
 

@@ -1,5 +1,6 @@
 """Calls of one script that are asked for in the same turn of the event loop travel as one: what a script costs before
-it does anything is then paid once. Each caller gets its own answer."""
+it does anything is then paid once. Each caller gets its own answer. A group that is full does not wait for the turn to
+end: Redis works on it while the other callers are read."""
 
 import asyncio
 import contextvars
@@ -50,12 +51,13 @@ class _Queue:
 class Merger(Generic[Item, Answer]):
     """Collects items and has them carried out in groups.
 
-    ``carry_out`` is given a partition and the items of each client in the order of `submit`; its answers are in the
-    order of the items, client by client; one may be the StoreUnavailable of that item alone. It may raise
-    StoreUnavailable, which then all of the group hear; and where that took more than ``patience`` seconds, also those
-    that waited meanwhile, so that a Redis that does not answer keeps nobody twice. ``at_once``: groups of a partition
-    under way at a time. While one is, what comes in waits, and travels together. ``together``: so many items more may
-    go with a group where they are of its last client: what is done once for a client would else be done twice.
+    ``carry_out`` is given a partition and the items of each client in the order of `submit`, and had better ask
+    Redis before it returns; the answers to come are in the order of the items, client by client; one may be the
+    StoreUnavailable of that item alone. It may raise StoreUnavailable, which then all of the group hear; and where
+    that took more than ``patience`` seconds, also those that waited meanwhile, so that a Redis that does not answer
+    keeps nobody twice. ``at_once``: groups of a partition under way at a time. While one is, what comes in waits,
+    and travels together. ``together``: so many items more may go with a group where they are of its last client:
+    what is done once for a client would else be done twice.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Merger(Generic[Item, Answer]):
         self._patience = patience
         self._at_once = at_once
         self._together = together
+        self._full = MOST + together
         self._loop = asyncio.get_running_loop()
         self._clean = contextvars.Context()  # what is done for many must not inherit one request's log fields
         self._queues: dict[int, _Queue] = {}
@@ -90,21 +93,33 @@ class Merger(Generic[Item, Answer]):
         if queue is None:
             queue = self._queues[partition] = _Queue(partition)
         queue.waiting.append(_Waiting(client_id, item, tell))
-        if queue.under_way < self._at_once:
+        if queue.under_way >= self._at_once:
+            return
+        if len(queue.waiting) >= self._full:
+            self._clean.run(self._flush, queue)
+        else:
             self._schedule(queue)
 
     def _schedule(self, queue: _Queue) -> None:
         if queue.waiting and not queue.scheduled:
             queue.scheduled = True
-            self._loop.call_soon(self._flush, queue, context=self._clean)
+            self._loop.call_soon(self._end_turn, queue, context=self._clean)
+
+    def _end_turn(self, queue: _Queue) -> None:
+        queue.scheduled = False
+        self._flush(queue)
 
     def _flush(self, queue: _Queue) -> None:
-        queue.scheduled = False
         while queue.waiting and queue.under_way < self._at_once:
             end = self._end(queue.waiting)
             group, queue.waiting = queue.waiting[:end], queue.waiting[end:]
             queue.under_way += 1
-            task = self._loop.create_task(self._run(queue, group))
+            by_client: dict[str, list[_Waiting]] = {}
+            for one in group:
+                by_client.setdefault(one.client_id, []).append(one)
+            ordered = [one for ones in by_client.values() for one in ones]
+            items = {name: [one.item for one in ones] for name, ones in by_client.items()}
+            task = self._loop.create_task(self._run(queue, ordered, self._begin(queue.partition, items)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -116,19 +131,22 @@ class Merger(Generic[Item, Answer]):
             end += 1
         return end
 
-    async def _run(self, queue: _Queue, group: list[_Waiting]) -> None:
-        by_client: dict[str, list[_Waiting]] = {}
-        for one in group:
-            by_client.setdefault(one.client_id, []).append(one)
-        ordered = [one for ones in by_client.values() for one in ones]
+    def _begin(self, partition: int, items: dict[str, list[Item]]) -> Awaitable[Sequence[Answer | StoreUnavailable]]:
+        try:
+            return self._carry_out(partition, items)
+        except Exception as error:
+            failed: asyncio.Future[Any] = self._loop.create_future()
+            failed.set_exception(error)
+            return failed
+
+    async def _run(
+        self, queue: _Queue, group: list[_Waiting], begun: Awaitable[Sequence[Answer | StoreUnavailable]]
+    ) -> None:
         started = self._loop.time()
         try:
-            answers = await self._carry_out(
-                queue.partition, {name: [one.item for one in ones] for name, ones in by_client.items()}
-            )
-            answered = list(zip(ordered, answers, strict=True))  # or nobody was told yet
+            answered = list(zip(group, await begun, strict=True))  # or nobody was told yet
         except BaseException as error:
-            self._fail(ordered, error)
+            self._fail(group, error)
             if self._loop.time() - started > self._patience:
                 waited, queue.waiting = queue.waiting, []
                 self._fail(waited, StoreUnavailable(_AWAY))

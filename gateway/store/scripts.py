@@ -24,6 +24,7 @@ from gateway.store.refusals import unavailable
 log = structlog.get_logger()
 
 T = TypeVar("T")
+Args = tuple[str | bytes | int | float, ...]
 
 _CONFIRMED: Final = {"admit", "claim"}  # what DURABILITY holds back until others have it
 _OPERATIONS: Final = {"admit_and_claim": "admit"}  # in metrics and logs, where that is not the script's name
@@ -100,21 +101,33 @@ class Runner:
 
     async def run(self, name: str, client_id: str, *args: str | bytes | int | float) -> Any:
         """The reply of a script of one client; raises StoreUnavailable where Redis did not do it or nobody knows."""
-        return await self._run(name, self.keyspace.partition(client_id), client_id, args)
+        return await self._begin(name, self.keyspace.partition(client_id), client_id, args)
 
-    async def run_for_many(self, name: str, partition: int, *args: str | bytes | int | float) -> Any:
-        """The reply of a script that serves any clients of the partition; otherwise as `run`."""
-        return await self._run(name, partition, "", args)
+    def run_for_many(self, name: str, partition: int, *args: str | bytes | int | float) -> Awaitable[Any]:
+        """The reply of a script that serves any clients of the partition; otherwise as `run`. The call is on its way
+        before this returns, where the link can do that."""
+        return self._begin(name, partition, "", args)
 
-    async def _run(self, name: str, partition: int, client_id: str, args: tuple[str | bytes | int | float, ...]) -> Any:
+    def _begin(self, name: str, partition: int, client_id: str, args: Args) -> Awaitable[Any]:
+        if not self._policy.packed:
+            return self._begin_later(name, partition, client_id, args)
+        return self._begin_now(name, partition, client_id, self._policy.packed, args)
+
+    async def _begin_later(self, name: str, partition: int, client_id: str, args: Args) -> Any:
+        return await self._begin_now(name, partition, client_id, await self._policy.load(), args)
+
+    def _begin_now(self, name: str, partition: int, client_id: str, policy: bytes, args: Args) -> Awaitable[Any]:
         names, heads = self.keyspace.scope(partition)
         names += self.keyspace.guard(partition)
-        policy = self._policy.packed or await self._policy.load()
-        tail = (len(names), *names, *heads, client_id, policy, *args)
-        operation = _OPERATIONS.get(name, name)
+        link = self._confirmed if name in _CONFIRMED else self.link
         started = perf_counter()
+        called = self._call(link, name, len(names), *names, *heads, client_id, policy, *args)
+        return self._replied(_OPERATIONS.get(name, name), called, started)
+
+    @staticmethod
+    async def _replied(operation: str, called: Awaitable[Any], started: float) -> Any:
         try:
-            return await self._call(self._confirmed if name in _CONFIRMED else self.link, name, *tail)
+            return await called
         except CommandError as error:
             metrics.redis_error(operation)
             log.error("redis_error", redis_operation=operation, error=str(error))
@@ -166,15 +179,20 @@ class Runner:
             raise unavailable(error) or StoreUnavailable("Redis refuses a script; see the log.") from error
 
     @staticmethod
-    async def _call(link: Link, name: str, *tail: str | bytes | int | float) -> Any:
+    def _call(link: Link, name: str, *tail: str | bytes | int | float) -> Awaitable[Any]:
         """Run by hash; a server that does not know the script (new, restarted, SCRIPT FLUSH) gets it sent."""
         wanted = script(name)
-        try:
-            return await link.execute("EVALSHA", wanted.sha, *tail)
-        except CommandError as error:
-            if error.code != "NOSCRIPT":
-                raise
-            return await link.execute("EVAL", wanted.source, *tail)
+        begun = link.begin("EVALSHA", wanted.sha, *tail)
+
+        async def reply() -> Any:
+            try:
+                return await begun
+            except CommandError as error:
+                if error.code != "NOSCRIPT":
+                    raise
+                return await link.execute("EVAL", wanted.source, *tail)
+
+        return reply()
 
     async def command(self, *command: str | bytes | int | float, tries: int = 1) -> Any:
         """The reply of one plain command; reads say how often they may be tried, within one REDIS_TIMEOUT in all."""
