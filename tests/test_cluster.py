@@ -11,7 +11,7 @@ from conftest import until
 from deployments import Deployment
 from redis.crc import key_slot
 from redis_servers import Server
-from stores import admit, outcome, spec, state
+from stores import Taker, admit, outcome, spec, state
 from topologies import Cluster
 
 import gateway.store
@@ -95,6 +95,7 @@ async def test_a_slot_that_moved_in_part_is_left_alone_until_it_has_moved(deploy
                 move(share)
                 for call in (
                     store.tasks.admit("acme", spec(), create=False),
+                    store.tasks.admit("acme", spec(), create=False, claimer=Taker(2)),
                     store.claims.claim("acme", 5),
                     store.claims.finish(running, outcome(Verdict.DELIVERED), retry_in=None),
                 ):

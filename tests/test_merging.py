@@ -158,35 +158,36 @@ async def test_what_is_done_for_many_has_no_log_fields_of_one() -> None:
 async def test_broken_keys_of_one_client_do_not_keep_others_from_being_admitted(store: Store, raw: Any) -> None:
     """Only who has them is told, and that nobody knows."""
     await raw.set("counts:broken", "no hash")
-    broken, fine = await asyncio.gather(
-        store.tasks.admit("broken", spec(), create=True),
-        store.tasks.admit("fine", spec(), create=True),
+    *broken, fine = await asyncio.gather(
+        *(store.tasks.admit(name, spec(), create=True) for name in ("broken", "broken", "broken", "fine")),
         return_exceptions=True,
     )
-    assert isinstance(broken, StoreUnavailable)
-    assert broken.unknown
+    assert all(isinstance(each, StoreUnavailable) and each.unknown for each in broken)
     assert isinstance(fine, Admitted)
     assert await raw.hget("totals", "n") == "1"
 
 
-async def test_broken_keys_of_one_client_do_not_keep_others_from_finishing(store: Store, raw: Any) -> None:
-    """The other's end is stored and its next task claimed; the broken one's is tried again."""
+@pytest.mark.parametrize("bound", [0, 3])
+async def test_broken_keys_of_one_client_do_not_keep_others_from_finishing(store: Store, raw: Any, bound: int) -> None:
+    """The other's end is stored and its next task claimed; the broken one's are tried again. Broken are its counts, or the
+    record of the first of its tasks."""
     claims = []
-    for name in ("broken", "fine"):
-        await limit(store, name, 1)
-        for _ in range(2):
-            await store.tasks.admit(name, spec(), create=False)
-        claims += (await store.claims.claim(name, 1)).tasks
-    kept = await raw.dump("counts:broken")
-    await raw.set("counts:broken", "no hash")
-    broken, fine = await asyncio.gather(
+    for name, running in (("broken", 3), ("fine", 1)):
+        await limit(store, name, running)
+        for _ in range(running + 1):
+            await store.tasks.admit(name, spec(bound=bound), create=False)
+        claims += (await store.claims.claim(name, running)).tasks
+    key = f"task:{claims[0].task_id}" if bound else "counts:broken"
+    await raw.rename(key, "kept")
+    await raw.rpush(key, "a list")
+    *broken, fine = await asyncio.gather(
         *(store.claims.finish(task, outcome(Verdict.DELIVERED), retry_in=None, want=1) for task in claims),
         return_exceptions=True,
     )
-    assert isinstance(broken, StoreUnavailable)
+    assert all(isinstance(each, StoreUnavailable) for each in broken)
     assert fine.owned
     assert len(fine.claimed.tasks) == 1
-    await raw.restore("counts:broken", 0, kept, replace=True)
+    await raw.rename("kept", key)
 
 
 async def test_attempts_of_one_client_that_end_together_bring_its_next_tasks_together(store: Store) -> None:
