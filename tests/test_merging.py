@@ -169,8 +169,8 @@ async def test_broken_keys_of_one_client_do_not_keep_others_from_being_admitted(
 
 @pytest.mark.parametrize("bound", [0, 3])
 async def test_broken_keys_of_one_client_do_not_keep_others_from_finishing(store: Store, raw: Any, bound: int) -> None:
-    """The other's end is stored and its next task claimed; the broken one's are tried again. Broken are its counts, or the
-    record of the first of its tasks."""
+    """The other's end is stored and its next task claimed; the broken one's are tried again. What is broken are its
+    counts, or the record of the first of its tasks."""
     claims = []
     for name, running in (("broken", 3), ("fine", 1)):
         await limit(store, name, running)
