@@ -12,6 +12,7 @@ from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.batching import MultiplexedLink
 from gateway.store.connection import SingleRedis
+from gateway.store.link import Confirmation
 
 TIMEOUT = 5.0
 
@@ -28,13 +29,15 @@ NewLink = Callable[..., MultiplexedLink]
 
 @pytest.fixture
 async def new_link() -> AsyncIterator[NewLink]:
-    """`new_link(url, REDIS_TIMEOUT=…)`: links that are closed at the end."""
+    """`new_link(url, confirmation, REDIS_TIMEOUT=…)`: links that are closed at the end."""
     async with AsyncExitStack() as stack:
 
-        def make(url: str, **environment: str) -> MultiplexedLink:
+        def make(url: str, confirmation: Confirmation | None = None, **environment: str) -> MultiplexedLink:
             env = {"REDIS_TIMEOUT": str(TIMEOUT), **environment}
             settings = Settings.load({"REDIS_URL": url, **env})
-            made = SingleRedis(settings, url).link(lambda dial: MultiplexedLink("test", dial, settings.redis_timeout))
+            made = SingleRedis(settings, url).link(
+                lambda dial: MultiplexedLink("test", dial, settings.redis_timeout, confirmation)
+            )
             stack.push_async_callback(made.close)
             return made
 

@@ -13,7 +13,7 @@ from waiting import DEADLINE
 
 from gateway.errors import StoreUnavailable
 from gateway.store import batching
-from gateway.store.link import CommandError
+from gateway.store.link import CommandError, Confirmation
 
 
 async def test_many_callers_some_of_whom_leave_get_their_own_replies(new_link: NewLink, line: Proxy) -> None:
@@ -81,6 +81,17 @@ async def test_a_large_command_is_sent_before_the_turn_ends(new_link: NewLink, s
         while other.exists("small", "large") < 2:
             assert time.monotonic() < end, "it waits for the end of the turn"
     assert [await small, await large] == [b"OK", b"OK"]
+
+
+async def test_what_is_confirmed_is_sent_at_the_end_of_the_turn(new_link: NewLink, store_url: str) -> None:
+    """However much it is: what is sent ahead would be confirmed by itself, and the rest would wait for that first."""
+    link = new_link(store_url, Confirmation(("WAIT", 0, 1000), lambda _: True, 1.0))
+    await link.execute("PING")
+    with redis.Redis.from_url(store_url) as other:
+        other.config_resetstat()
+        sent = [link.begin("SET", f"key-{number}", "x" * 3000) for number in range(20)]
+        assert await asyncio.gather(*sent) == [b"OK"] * 20
+        assert other.info("commandstats")["cmdstat_wait"]["calls"] == 1
 
 
 async def test_no_reply_within_the_timeout_is_unknown_and_the_connection_is_given_up(

@@ -16,21 +16,22 @@ from redis.asyncio.connection import AbstractConnection
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
-from gateway.store.link import CommandError, Confirmation, Dial, address_of, describe
+from gateway.store.link import Confirmation, Dial, address_of, describe
+from gateway.store.replies import answered, hand_over, result_of
 
 log = structlog.get_logger()
 
 _RETRY_CONNECT_AFTER: Final = 0.2
 _COMPLAIN_AGAIN_AFTER: Final = 10.0
 _MAX_UNANSWERED: Final = 20_000
-# What is as much is worth a write of its own: Redis works on it while the rest of the loop's turn goes on.
+# What is as much is worth a write of its own: Redis works on it while the rest of the loop's turn goes on. Where it has
+# to be confirmed the rest would wait for that first.
 _FULL_BYTES: Final = 4096
 _MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
 _READ_SIZE: Final = 256 * 1024
 _SCAN_STEP: Final = 1000
 _OUT_OF_REACH: Final = "Redis is out of reach; nothing was stored. Try again shortly."
 _CROWDED: Final = "Too many requests wait for Redis; nothing was stored. Try again shortly."
-_NOT_DURABLE: Final = "Fewer replicas than DURABILITY asks for confirmed it in time."
 _STOPPING: Final = "The gateway is stopping."
 _UNKNOWN: Final = "Redis did not answer; it is not known whether the request was carried out."
 
@@ -78,12 +79,12 @@ class MultiplexedLink:
 
     async def execute(self, *command: str | bytes | int | float) -> Any:
         """Send the command with all others of this loop turn and return its reply."""
-        return await _result(self.send(*command))
+        return await result_of(self.send(*command))
 
     def begin(self, *command: str | bytes | int | float) -> Awaitable[Any]:
         """As the `Link` has it; what keeps it from being sent is raised when it is awaited."""
         try:
-            return _result(self.send(*command))
+            return result_of(self.send(*command))
         except StoreUnavailable as error:
             failed = self._loop.create_future()
             failed.set_exception(error)
@@ -105,7 +106,7 @@ class MultiplexedLink:
         self._outgoing_bytes += len(packed)
         if self._wire is None:
             self._connect_soon()
-        elif self._outgoing_bytes >= _FULL_BYTES:
+        elif self._outgoing_bytes >= _FULL_BYTES and self._confirmation is None:
             self._flush()
         elif not self._flush_scheduled:
             self._flush_scheduled = True
@@ -226,13 +227,13 @@ class MultiplexedLink:
 
         def settle(_: asyncio.Future[Any]) -> None:
             wire.confirming = False
-            met = _answered(wait) and confirmation.met(wait.result())
+            met = answered(wait) and confirmation.met(wait.result())
             if not met:
                 metrics.redis_error("durability")
                 got = wait.exception() or wait.result()
                 log.error("redis_error", redis_operation="durability", error=f"{confirmation.wait}: {got}")
             for early, future in zip(held, futures, strict=True):
-                _hand_over(early, future, met=met)
+                hand_over(early, future, met=met)
             self._flush()
 
         wait.add_done_callback(settle)
@@ -303,27 +304,3 @@ class MultiplexedLink:
             if not future.done():
                 future.set_exception(StoreUnavailable(message))
         del self._outgoing[:count]
-
-
-async def _result(sent: asyncio.Future[Any]) -> Any:
-    reply = await sent
-    if isinstance(reply, hiredis.ReplyError):
-        raise CommandError(str(reply))
-    return reply
-
-
-def _answered(future: asyncio.Future[Any]) -> bool:
-    return future.exception() is None and not isinstance(future.result(), hiredis.ReplyError)
-
-
-def _hand_over(early: asyncio.Future[Any], future: asyncio.Future[Any], *, met: bool) -> None:
-    """Give the caller the reply that was held; errors of Redis need no confirmation, since nothing was stored."""
-    lost = early.exception()
-    if future.done():
-        return
-    if lost is not None:
-        future.set_exception(lost)
-    elif met or isinstance(early.result(), hiredis.ReplyError):
-        future.set_result(early.result())
-    else:
-        future.set_exception(StoreUnavailable(_NOT_DURABLE, unknown=True))
