@@ -2,9 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from time import time
 
+import aiohttp
 import pytest
+from conftest import Target, until
+from processes import GENEROUS, Process
+from test_metrics import samples
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
@@ -150,3 +155,35 @@ async def test_what_nobody_could_book_is_bounded(
         assert f"gateway_usage_lost_total {28 - kept_events}.0".encode() in metrics.render()[0]
         booking.close()
         assert b"gateway_usage_lost_total 28.0" in metrics.render()[0]
+
+
+async def test_workers_count_together_and_leave_nothing_behind(store_url: str, target: Target, tmp_path: Path) -> None:
+    """Any worker answers for all, and what was counted last before a stop is booked on the way out."""
+    async with aiohttp.ClientSession() as session:
+        gateway = Process(session, tmp_path / "log", ["--workers", "2"], REDIS_URL=store_url)
+
+        async def admitted() -> tuple[float, int]:
+            async with session.get(f"{gateway.url}/metrics", headers={"Connection": "close"}) as answer:
+                counted = samples(await answer.text()).get(("tasks_enqueued_total", ("acme", "default")), 0)
+            return counted, (await gateway.call("GET", "/admin/usage"))[1]["total"]["admitted"]
+
+        async def enqueue(count: int) -> None:
+            body = {"client_id": "acme", "task": {"url": target.url}}
+            for _ in range(count):
+                async with session.post(
+                    f"{gateway.url}/v1/enqueue", json=body, headers={"Connection": "close"}
+                ) as answer:
+                    assert answer.status == 201
+
+        async def all_told() -> bool:
+            return await admitted() == (20, 20)
+
+        try:
+            await gateway.ready()
+            await enqueue(20)
+            await until(all_told, GENEROUS)
+            await enqueue(5)
+        finally:
+            assert await gateway.end() == 0
+    async with open_store(Settings.load({"REDIS_URL": store_url}), store_url) as store:
+        assert (await store.usages.last_hour("acme", await store.usages.now()))[ADMITTED] == 25

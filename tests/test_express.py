@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import Gateway, GatewayFactory, until
 
+from gateway.api import express
 from gateway.api.express import Express
 from gateway.errors import StoreUnavailable
 from gateway.middleware.heads import Heads
@@ -150,6 +151,19 @@ async def test_where_redis_fails_the_answer_is_a_503(
     assert (status, told["error"], headers["Retry-After"]) == (503, "Service unavailable", "1")
     assert ("may exist" in told["message"]) is unknown
     assert len(calls) == 1
+
+
+async def test_who_asked_hears_of_a_defect(
+    gateway: GatewayFactory, a_client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the answer can't be worded, it says so, and the next one is as ever."""
+    gw = await ready(gateway, a_client)
+    with monkeypatch.context() as broken:
+        broken.setattr(express, "enqueued", None)
+        status, told, headers = await gw.enqueue(body(a_client))
+    assert (status, told["error"]) == (500, "Internal error")
+    assert headers["X-Request-ID"] in told["message"]
+    assert (await gw.enqueue(body(a_client)))[0] == 201
 
 
 async def test_a_request_may_be_cut_at_every_byte(gateway: GatewayFactory, a_client: str) -> None:

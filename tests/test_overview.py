@@ -5,15 +5,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from commands import run
 from conftest import ADMIN_KEY, Gateway, GatewayFactory, Target, until
 from deployments import Deployment
-from processes import GENEROUS, Process
 from redis.asyncio import from_url
 from stores import admit, collect_once
 from test_metrics import samples
@@ -21,8 +18,6 @@ from test_usage import batch, did
 
 from gateway import metrics
 from gateway.metrics.depths import DEPTHS
-from gateway.metrics.tally import ADMITTED
-from gateway.settings import Settings
 from gateway.store import open_store, rounds
 from gateway.store.counting import Booking
 from gateway.store.figures import Figures
@@ -292,35 +287,3 @@ async def test_failures_are_of_the_last_hour(gateway: GatewayFactory) -> None:
         "by_host": [{"host": "a.example", "count": 2}],
     }
     assert told["failed_most"][0]["failed"] == told["last_hour"]["failed"] == 2
-
-
-async def test_workers_count_together_and_leave_nothing_behind(store_url: str, target: Target, tmp_path: Path) -> None:
-    """Any worker answers for all, and what was counted last before a stop is booked on the way out."""
-    async with aiohttp.ClientSession() as session:
-        gateway = Process(session, tmp_path / "log", ["--workers", "2"], REDIS_URL=store_url)
-
-        async def admitted() -> tuple[float, int]:
-            async with session.get(f"{gateway.url}/metrics", headers={"Connection": "close"}) as answer:
-                counted = samples(await answer.text()).get(("tasks_enqueued_total", ("acme", "default")), 0)
-            return counted, (await gateway.call("GET", "/admin/usage"))[1]["total"]["admitted"]
-
-        async def enqueue(count: int) -> None:
-            body = {"client_id": "acme", "task": {"url": target.url}}
-            for _ in range(count):
-                async with session.post(
-                    f"{gateway.url}/v1/enqueue", json=body, headers={"Connection": "close"}
-                ) as answer:
-                    assert answer.status == 201
-
-        async def all_told() -> bool:
-            return await admitted() == (20, 20)
-
-        try:
-            await gateway.ready()
-            await enqueue(20)
-            await until(all_told, GENEROUS)
-            await enqueue(5)
-        finally:
-            assert await gateway.end() == 0
-    async with open_store(Settings.load({"REDIS_URL": store_url}), store_url) as store:
-        assert (await store.usages.last_hour("acme", await store.usages.now()))[ADMITTED] == 25

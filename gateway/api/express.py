@@ -137,7 +137,12 @@ class Express:
     def _decided(self, taken: _Taken, admission: Admission | StoreUnavailable) -> None:
         """Word the store's answer."""
         self._limits.leave()
-        status, lines, body = self._worded(taken, admission)
+        try:
+            status, lines, body = self._worded(taken, admission)
+        except Exception:
+            log.exception("unexpected_error", method="POST", path=ROUTE, request_id=taken.request_id)
+            problem = GatewayError(f"the gateway failed; its log has request id {taken.request_id}")
+            status, lines, body = _as_problem(problem)
         taken.answer(
             (
                 f"{_LINES[status]}{lines}{_FIXED}{HEADER}: {taken.request_id}\r\nDate: {rfc822_formatted_time()}\r\n"

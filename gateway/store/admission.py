@@ -4,8 +4,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
-import msgspec
-
 from gateway.errors import StoreUnavailable
 from gateway.models import (
     Admission,
@@ -18,6 +16,7 @@ from gateway.models import (
     TaskSpec,
     TooManyClients,
     TooManyQueues,
+    Unshown,
     Window,
 )
 from gateway.settings import Settings
@@ -52,7 +51,7 @@ class Claimer(Protocol):
         """Those that tasks of the client may have, if they are to be claimed with the admission that is sent now."""
 
 
-class _Wanted(msgspec.Struct):
+class _Wanted(Unshown, frozen=True):
     """One task on its way: what the script is told of it, the end of its id, its fingerprint, whether its client is
     new, and who in this process claims it."""
 

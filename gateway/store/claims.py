@@ -10,7 +10,7 @@ import msgspec
 
 from gateway import metrics
 from gateway.errors import StoreUnavailable
-from gateway.models import ClaimedTask, Outcome, Verdict
+from gateway.models import ClaimedTask, Outcome, Unshown, Verdict
 from gateway.store.claimed import Claimed, read_claimed
 from gateway.store.doorbell import Doorbell
 from gateway.store.merging import Merger, at_once
@@ -47,7 +47,7 @@ class _Asked(msgspec.Struct):
     chances: int
 
 
-class _Ended(msgspec.Struct):
+class _Ended(Unshown, frozen=True):
     """One attempt's end on its way: what the script is told of it, and how many tasks are wanted in its place."""
 
     told: bytes
