@@ -72,8 +72,9 @@ async def test_without_a_key_there_is_no_login(gateway: GatewayFactory) -> None:
     """A gateway without an admin key shows its pages at once, and offers no logout."""
     gw = await gateway(dispatch=False, admin_api_key="")
     async with chromium() as browser, dashboard(gw.url, browser) as visitor:
-        page = await visitor.open("clients")
-        await expect(page.get_by_text("There are no clients yet")).to_be_visible()
+        for view in ("overview", "clients"):
+            page = await visitor.open(view)
+            await expect(page.get_by_text("There are no clients yet")).to_be_visible()
         await expect(page.get_by_role("button", name="Log out")).to_have_count(0)
 
 

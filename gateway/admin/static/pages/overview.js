@@ -157,7 +157,9 @@ function details({ waiting_longest: longest, saturation, tiers, failures, sample
     failures.by_host.length ? "Targets that failed, last hour" : "Tiers",
     failures.by_host.length
       ? ranks(failures.by_host.slice(0, 8), (one) => h("a", { class: "id", href: link(["tasks"], { host: one.host }) }, one.host), (one) => one.count)
-      : ranks(tiers, (one) => h("a", { href: link(["clients"], { tier: one.tier }) }, one.tier), (one) => one.clients),
+      : tiers.length
+        ? ranks(tiers, (one) => h("a", { href: link(["clients"], { tier: one.tier }) }, one.tier), (one) => one.clients)
+        : h("p", { class: "faint" }, "There are no clients yet: the first task of one creates it."),
   );
   hosts.classList.add("third");
   return h("div", { class: "grid" }, waits, hosts, bounds);
