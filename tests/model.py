@@ -17,7 +17,7 @@ import msgspec
 
 from gateway.models import ClaimedTask
 from gateway.store import Store
-from gateway.store.records import Record
+from gateway.store.stored import Record
 
 TICK = 7
 SLACK = 3

@@ -7,6 +7,7 @@ from typing import Any, Self
 import msgspec
 import pytest
 from deployments import Deployment
+from waiting import until
 
 from gateway.errors import StoreUnavailable
 from gateway.models import (
@@ -128,3 +129,15 @@ async def state(store: Store, task_id: str, client_id: str = "acme") -> State:
 async def one_claim(store: Store, **changes: Any) -> ClaimedTask:
     await admit(store, **changes)
     return (await store.claims.claim("acme", 1)).tasks[0]
+
+
+async def lapse(store: Store, count: int) -> None:
+    """The leases of so many claims end, and they are taken back."""
+    taken = 0
+
+    async def back() -> bool:
+        nonlocal taken
+        taken += await store.claims.reclaim_lapsed(10)
+        return taken == count
+
+    await until(back)

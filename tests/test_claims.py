@@ -5,13 +5,12 @@ import time
 from typing import Any
 
 from conftest import until
-from stores import Key, Opened, admit, limit, one_claim, outcome, state
+from stores import Key, Opened, admit, lapse, limit, one_claim, outcome, state
 
 from gateway.models import (
     State,
     Verdict,
 )
-from gateway.store import Store
 
 
 async def test_claims_never_exceed_the_limit_over_two_dispatchers(opened: Opened) -> None:
@@ -137,18 +136,6 @@ async def test_tasks_on_their_last_chance_start_apart_and_let_others_go_first(op
     assert first.tasks[0].suspect
     rest = await store.claims.claim("acme", 5, 2)
     assert ([task.task_id for task in rest.tasks], rest.more) == (doubtful[1:], False)
-
-
-async def lapse(store: Store, count: int) -> None:
-    """The leases of so many claims end, and they are taken back."""
-    taken = 0
-
-    async def back() -> bool:
-        nonlocal taken
-        taken += await store.claims.reclaim_lapsed(10)
-        return taken == count
-
-    await until(back)
 
 
 async def test_a_claim_whose_task_was_deleted_frees_its_slot(opened: Opened, raw: Any, key: Key) -> None:

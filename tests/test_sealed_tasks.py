@@ -10,7 +10,7 @@ from conftest import Gateway, GatewayFactory, Target, until
 from deployments import Deployment
 from sealed import everything, gateways, raw, store_url
 
-from gateway.store.records import Record
+from gateway.store.stored import Record
 
 __all__ = ["gateways", "raw", "store_url"]  # fixtures
 

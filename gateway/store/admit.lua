@@ -1,6 +1,6 @@
 #!lua
 -- @include scope
--- @include record
+-- @include task
 -- @include window
 -- Admits tasks: see lib/admission.lua.
 local start = nil -- dispatchers claim

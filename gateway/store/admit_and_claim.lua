@@ -1,6 +1,6 @@
 #!lua
 -- @include scope
--- @include record
+-- @include task
 -- @include window
 -- @include claim
 -- Admits a task, as lib/admission.lua does, for a process that starts at once what its client may: one call in place of two.

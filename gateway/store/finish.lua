@@ -38,7 +38,7 @@ local function rest()
   -- Ends an attempt of a task that has a record; returns whether its claim was this consumer's.
   local function finish_kept(queue, entry, fence, id, verdict, due, reason, attempt, failure)
     if not owns(queue, consumer, entry, fence) then return false end
-    local record = load_record(id)
+    local record = load_record(id, queue, entry)
     if not record then return false end
     drop_entry(queue, entry)
     record[ATTEMPTS] = record[ATTEMPTS] + 1

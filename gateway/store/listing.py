@@ -169,9 +169,8 @@ class Listing:
             keys = [self._keyspace.task_in(partition, task_id) for partition in range(self._keyspace.partitions)]
             records = await asyncio.gather(*(self._runner.command("GET", key, tries=_READS) for key in keys))
             for packed in filter(None, records):
-                wanted = msgspec.structs.replace(
-                    wanted, client_id=detail(task_id, packed, running=False).view.client_id
-                )
+                client_id = detail(task_id, packed, running=False).view.client_id or None  # it may be unreadable
+                wanted = msgspec.structs.replace(wanted, client_id=client_id)
         looked = 0
         async for chunk in self._clients(wanted, cursor):
             replies = await asyncio.gather(*(self._runner.run("status", at.client, task_id) for at in chunk))

@@ -8,8 +8,9 @@ from typing import Final, TypeVar
 import msgspec
 
 from gateway.models import Attempt, ClaimedTask, Task, TaskDetail, TaskView, Unshown
-from gateway.store.records import SEALED, Payload, sealed_payload
+from gateway.store.records import Payload, sealed_payload
 from gateway.store.sealing import Sealer, Unreadable
+from gateway.store.stored import SEALED
 
 _UNIQUE: Final = 16  # characters of an id's end that are known before the task is stored
 _MARK: Final = "\x01"  # before an answer that is sealed; what a target answers is not stored with it in the clear

@@ -9,14 +9,15 @@ local function cancel(id, record)
   gone = gone + 1
 end
 for _, id in ipairs(redis.call('ZRANGE', scheduled_key(), 0, most - 1)) do
+  local record = load_record(id) -- before it is off: of a broken one that tells where it is
   redis.call('ZREM', scheduled_key(), id)
-  cancel(id, (load_record(id)))
+  cancel(id, record)
 end
 note_due()
 for _, id in ipairs(redis.call('ZRANGE', returned_key(), 0, most - gone - 1)) do
   if gone >= most then break end
-  redis.call('ZREM', returned_key(), id)
   local record = load_record(id)
+  redis.call('ZREM', returned_key(), id)
   if record then redis.call('XDEL', stream_key(record[QUEUE]), record[ENTRY]) end
   cancel(id, record)
 end

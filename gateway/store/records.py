@@ -1,5 +1,5 @@
-"""The stored forms of a task, as lib/record.lua lays them out: a fresh one is its stream entry, every other one has a
-record. Both are packed arrays and share the fields from `run_at` on."""
+"""From a task to its stored forms and back: a fresh one is its stream entry, every other one has a record. Both are
+packed arrays and share the fields from `run_at` on; `stored` has their layouts."""
 
 from functools import lru_cache
 from itertools import count
@@ -9,65 +9,21 @@ from typing import Any, Final, cast
 import msgspec
 import orjson
 
-from gateway.models import Attempt, ClaimedTask, Outcome, State, TaskDetail, TaskSpec, TaskView, Unshown, Verdict
+from gateway.models import Attempt, ClaimedTask, Outcome, State, TaskDetail, TaskSpec, TaskView, Verdict
+from gateway.store.stored import (
+    SEALED,
+    UNREADABLE,
+    Fresh,
+    Record,
+    decode,
+    decode_fresh,
+    readable,
+    salvaged,
+    salvaged_fresh,
+)
 
 _EARLIER_HEAD = 512  # characters of an answer that others came after
 
-
-class Record(Unshown, array_like=True, frozen=True):
-    """A task's record. Times are Unix ms by Redis's clock, 0 for none; `headers` and `last` are JSON, `labels` apart by
-    spaces; `earlier`, there only once an attempt has failed, is a line of JSON for each that did."""
-
-    version: int
-    state: str
-    entry: str
-    due: int
-    created: int
-    attempts: int
-    crashes: int
-    fence: int
-    finished: int
-    last: str
-    reason: str
-    client: str
-    queue: str
-    run_at: int
-    expires: int
-    bound: int
-    max_retry: int
-    timeout: float
-    size: int
-    method: str
-    url: str
-    headers: str
-    has_body: int
-    body: str
-    trace: str = ""
-    labels: str = ""
-    earlier: str = ""
-
-
-class Fresh(Unshown, array_like=True, frozen=True):
-    """The value of a stream entry that is a task: the end of its id, and a record's fields from `run_at` on."""
-
-    unique: str
-    run_at: int
-    expires: int
-    bound: int
-    max_retry: int
-    timeout: float
-    size: int
-    method: str
-    url: str
-    headers: str
-    has_body: int
-    body: str
-    trace: str
-    labels: str
-
-
-_decode = msgspec.msgpack.Decoder(Record).decode
-_decode_fresh = msgspec.msgpack.Decoder(Fresh).decode
 _encode = msgspec.msgpack.Encoder().encode
 encode_attempt = msgspec.json.Encoder().encode
 _decode_attempt = msgspec.json.Decoder(Attempt).decode
@@ -83,7 +39,6 @@ _STATES = {
     "C": State.CANCELLED,
 }
 
-SEALED: Final = 2  # in the place of `has_body`: `body` holds URL, headers and body, see payload.py
 Payload = tuple[str, str, int, str]  # url, headers, has_body, body
 
 _process = urandom(5).hex()
@@ -91,7 +46,7 @@ _sequence = count()
 
 
 _TEXT: Final = b"\xdb"  # MessagePack's str 32; its length follows
-_SUCCEEDED: Final = b"\xdc\x00\x1a"  # an array of 26, as lib/record.lua's `pack_record` makes it
+_SUCCEEDED: Final = b"\xdc\x00\x1a"  # an array of 26, as lib/task.lua's `pack_record` makes it
 
 
 def packed(*told: str | int) -> bytes:
@@ -116,7 +71,7 @@ def _hexadecimal(number: str, digits: int) -> str:
 
 
 def id_at(entry: str, unique: str) -> str:
-    """The id of a fresh task, as lib/record.lua makes it: where it is, and what makes it unique. Tasks that are stored
+    """The id of a fresh task, as lib/task.lua makes it: where it is, and what makes it unique. Tasks that are stored
     together have their ms in common, and sequences are small."""
     ms, _, sequence = entry.partition("-")
     return _hexadecimal(ms, 12) + _hexadecimal(sequence, 4) + unique
@@ -153,11 +108,12 @@ def entry_value(unique: str, spec: TaskSpec, payload: Payload | None = None) -> 
 
 
 def claimed(client_id: str, row: list[Any], now: int) -> ClaimedTask:
-    """The claim as the dispatcher sees it; ``row`` is queue, entry, fence, id, task (see claim.lua)."""
+    """The claim as the dispatcher sees it; ``row`` is queue, entry, fence, id, task (see claim.lua). Raises ValueError
+    where the task can't be read."""
     queue, entry, fence, task_id, packed = row
     place = entry.decode()
     if task_id:
-        record = _decode(packed)
+        record = readable(decode(packed))
         return ClaimedTask(
             task_id=task_id.decode(),
             client_id=client_id,
@@ -177,7 +133,7 @@ def claimed(client_id: str, row: list[Any], now: int) -> ClaimedTask:
             trace=record.trace,
             stored=record,
         )
-    fresh = _decode_fresh(packed)
+    fresh = decode_fresh(packed)
     return ClaimedTask(
         task_id=id_at(place, fresh.unique),
         client_id=client_id,
@@ -196,6 +152,32 @@ def claimed(client_id: str, row: list[Any], now: int) -> ClaimedTask:
         claimed_at=now,
         trace=fresh.trace,
         stored=fresh,
+    )
+
+
+def unreadable(client_id: str, row: list[Any], now: int) -> ClaimedTask:
+    """The same for one that can't be read: it can only end."""
+    queue, entry, fence, task_id, packed = row
+    place = entry.decode()
+    stored = salvaged(packed) if task_id else salvaged_fresh(packed)
+    return ClaimedTask(
+        task_id=task_id.decode() if isinstance(stored, Record) else id_at(place, stored.unique),
+        client_id=client_id,
+        queue=queue.decode(),
+        entry=place,
+        fence=fence,
+        attempt=1,
+        failures=0,
+        max_retry=0,
+        timeout=1,
+        method="",
+        url="",
+        headers={},
+        body=None,
+        due_at=now,
+        claimed_at=now,
+        stored=stored,
+        unreadable=UNREADABLE,
     )
 
 
@@ -250,10 +232,34 @@ def as_earlier(attempt: Attempt) -> Attempt:
 
 
 def detail(task_id: str, packed: bytes, *, running: bool) -> TaskDetail:
-    """The task as operators see it."""
-    record = _decode(packed)
+    """The task as operators see it, as far as it can be read."""
+    try:
+        return _detail(task_id, readable(decode(packed)), running=running)
+    except ValueError:
+        return _detail(task_id, _shown(salvaged(packed)), running=running)
+
+
+def view(task_id: str, packed: bytes, *, running: bool) -> TaskView:
+    """The task as the API tells it, as far as it can be read."""
+    try:
+        return _view(task_id, readable(decode(packed)), running=running)
+    except ValueError:
+        return _view(task_id, _shown(salvaged(packed)), running=running)
+
+
+def _shown(record: Record) -> Record:
+    """A record that could not be read, without what in its fields can't be."""
+    try:
+        _history(record)
+    except ValueError:
+        record = msgspec.structs.replace(record, last="", earlier="")
+    state = record.state if record.state in _STATES else "q"
+    return msgspec.structs.replace(record, state=state, reason=record.reason or UNREADABLE)
+
+
+def _detail(task_id: str, record: Record, *, running: bool) -> TaskDetail:
     return TaskDetail(
-        view=view(task_id, packed, running=running),
+        view=_view(task_id, record, running=running),
         method=record.method,
         url=record.url,
         due_at=record.due or None,
@@ -278,9 +284,9 @@ def _same(one: Attempt, other: Attempt) -> bool:
     return (one.started_at, one.duration_ms, one.status) == (other.started_at, other.duration_ms, other.status)
 
 
-def view(task_id: str, packed: bytes, *, running: bool) -> TaskView:
-    """The task as the API tells it."""
-    record = _decode(packed)
+def _view(task_id: str, record: Record, *, running: bool) -> TaskView:
+    if record.state not in _STATES:
+        raise ValueError(UNREADABLE)
     state = State.RUNNING if running else _STATES[record.state]
     return TaskView(
         task_id=task_id,

@@ -13,7 +13,7 @@ from processes import GENEROUS
 from redis.exceptions import RedisError
 
 from gateway.errors import StoreUnavailable
-from gateway.store.records import Record
+from gateway.store.stored import Record
 
 from .run import METERED, METERED_LIMIT, Run
 from .target import Call, most_open, seconds_over

@@ -74,9 +74,9 @@ local function claim_plainly(claim, queue, consumer, want)
     if found[2][1] == 'r' then
       claim.start(queue.name, found[1], 1, '', value)
     else
-      local packed = redis.call('GET', task_key(value))
-      if packed then
-        claim.start(queue.name, found[1], 1, value, packed)
+      local packed = redis.pcall('GET', task_key(value))
+      if packed then -- an error stands in the place of a record that is of another type
+        claim.start(queue.name, found[1], 1, value, packed.err or packed)
       else -- its record was deleted by hand: a ghost would hold its slot for ever
         redis.call('XACK', queue.key, group, found[1])
         redis.call('XDEL', queue.key, found[1])
@@ -147,7 +147,7 @@ local function one_by_one()
         if not found then return nil end
         local value = found[2][2]
         if found[2][1] == 'r' then return { id = '', packed = value, bound = 0, entry = found[1] } end
-        local record, packed = load_record(value)
+        local record, packed = load_record(value, queue.name, found[1])
         odd = odd or (record and (record[BOUND] > 0 or record[EXPIRES] > 0))
         if record and not expired(record) then
           return { id = value, packed = packed, bound = record[BOUND], entry = found[1] }

@@ -1,30 +1,83 @@
--- A task, in one of two forms. A fresh one that may start at once is its stream entry, `r`: one packed array of the id's end and
--- the fields from RUN_AT on. Every other one (it has a time, an expiry, a bound of its own, a past) has a record, a packed array
--- in a string, whose first eleven fields and EARLIER change; its stream entry, while it has one, is `t`, its id.
--- store/records.py reads the same layouts. No binary type is used, because cmsgpack knows none.
-local VERSION = 1
-local STATE, ENTRY, DUE, CREATED, ATTEMPTS, CRASHES, FENCE, FINISHED, LAST, REASON = 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-local CLIENT, QUEUE, RUN_AT, EXPIRES, BOUND, MAX_RETRY, TIMEOUT, SIZE = 12, 13, 14, 15, 16, 17, 18, 19
-local HEADERS, HAS_BODY, BODY, TRACE, LABELS, EARLIER = 22, 23, 24, 25, 26, 27
-local ARRAY_OF_26, ARRAY_OF_27 = '\220\0\26', '\220\0\27' -- EARLIER is there only once an attempt has failed
-local MOST_EARLIER = 20 -- attempts that are kept
-local IN_STREAM, SCHEDULED, RETRYING, SUCCEEDED, DEAD, CANCELLED = 'q', 's', 'r', 'S', 'D', 'C'
+-- Records: read, also where they are broken; kept; ended. And the tasks of stream entries.
+-- @include task
 
--- The id of a fresh task says which entry it is: 12 digits of ms, 4 or more of the sequence number (which grows while the clock
--- is put back), then 16 that make it unique. It costs as much as the entry itself to make.
-local function id_at(entry, unique)
-  local ms, seq = string.match(entry, '^(%d+)-(%d+)$')
-  return string.format('%012x%04x', tonumber(ms), tonumber(seq)) .. unique
+-- The id of the task in a stream entry, in either form.
+local function id_in(found)
+  local value = found[2][2]
+  return found[2][1] == 't' and value or id_at(found[1], unique_in(value))
 end
 
--- Of the value of an entry that is a task: the end of its id, and the fields from RUN_AT on, packed.
-local function unique_in(value) return string.sub(value, 3, 18) end
-local function tail_of(value) return string.sub(value, 19) end
+local function entry_at(key, entry) return redis.call('XRANGE', key, entry, entry)[1] end
 
-local function load_record(id)
-  local packed = redis.call('GET', task_key(id))
+-- Where a task waits, as its id says (one that has had a record from the beginning came in that millisecond), or its order among
+-- those that were taken back: its queue and its entry there.
+local function place_of(id)
+  local entries, order = {}, redis.call('ZSCORE', returned_key(), id)
+  if order then entries[1] = string.format('%.0f-%.0f', math.floor(order / 1000), order % 1000) end
+  if string.find(id, '^%x+$') and #id >= 32 then
+    entries[#entries + 1] = string.format('%.0f-%.0f', tonumber(string.sub(id, 1, 12), 16), tonumber(string.sub(id, 13, -17), 16))
+  end
+  for _, queue in ipairs(redis.call('HKEYS', queues_key())) do
+    local key = stream_key(queue)
+    if string.find(queue, '^[^!]') and redis.call('EXISTS', key) == 1 then
+      for _, entry in ipairs(entries) do
+        for _, found in ipairs(redis.call('XRANGE', key, entry, string.match(entry, '^%d+'), 'COUNT', 100)) do
+          if id_in(found) == id then return queue, found end
+        end
+      end
+    end
+  end
+end
+
+-- Whether scripts can go by a record with these fields: what they compute with is of its type.
+local function well_formed(version, state, entry, due, created, attempts, crashes, fence, finished, _, _, owner, queue, _, expires,
+                           bound, _, _, size, _, _, _, _, _, _, _, earlier)
+  return version == VERSION and type(due) == 'number' and type(created) == 'number' and type(attempts) == 'number'
+    and type(crashes) == 'number' and type(fence) == 'number' and type(finished) == 'number' and type(expires) == 'number'
+    and type(bound) == 'number' and type(size) == 'number' and type(owner) == 'string' and type(earlier or '') == 'string'
+    and type(queue) == 'string' and string.find(queue, '^[^!]') and type(state) == 'string' and type(entry) == 'string'
+    and (state ~= IN_STREAM or string.find(entry, '^%d+%-%d+$'))
+end
+
+local function unpacked(packed)
+  local ok, read = pcall(cmsgpack.unpack, packed)
+  return read, ok and type(read) == 'table' and well_formed(unpack(read, 1, EARLIER))
+end
+
+-- What stands for a task that is broken (by hand, or of a version to come), `read` as far as it could be unpacked: well-formed,
+-- with its place by its client's keys, and what was stored in the place of its body, each byte a character (Latin-1). Nil where
+-- nothing is left to be done with it.
+local function stand_in(id, packed, read, queue, entry)
+  local due, died = redis.call('ZSCORE', scheduled_key(), id), redis.call('ZSCORE', dead_key(), id)
+  local state = due and SCHEDULED or died and DEAD or IN_STREAM
+  if state ~= IN_STREAM then
+    queue, entry = redis.call('HGET', counts_key, 'queue') or 'default', ''
+  elseif not queue then
+    local found
+    queue, found = place_of(id)
+    if not queue then return nil end
+    entry = found[1]
+  end
+  local size = type(read) == 'table' and tonumber(read[SIZE]) or #packed
+  local kept = string.gsub(packed, '[\128-\255]', function(byte)
+    return string.char(192 + math.floor(string.byte(byte) / 64), 128 + string.byte(byte) % 64)
+  end)
+  local record = { VERSION, state, entry, tonumber(due) or 0, tonumber(string.sub(id, 1, 12), 16) or 0, 0, 0, 0, tonumber(died) or 0, '',
+                   UNREADABLE, client, queue, 0, 0, 0, 0, 1, size, '', '', '', UNREAD, kept, '', '' }
+  return record, cmsgpack.pack(record)
+end
+
+-- The record of an id, and the record packed. Where the task was found at an entry, that is its place.
+local function load_record(id, queue, entry)
+  local packed = redis.pcall('GET', task_key(id))
   if not packed then return nil end
-  return cmsgpack.unpack(packed), packed
+  if type(packed) == 'table' then
+    if not string.find(packed.err, 'WRONGTYPE', 1, true) then error(packed) end
+    packed = ''
+  end
+  local read, fine = unpacked(packed)
+  if fine then return read, packed end
+  return stand_in(id, packed, read, queue, entry)
 end
 
 -- The record of a task that goes on keeps no time to live; an ended one gets its own below.
@@ -40,49 +93,26 @@ local function note_failure(record, failure)
   record[EARLIER] = kept .. failure .. '\n'
 end
 
--- The mutable fields, client and queue, packed before `tail`: the fields from RUN_AT on, as the gateway packs them; and behind
--- it the attempt that failed, where one has.
-local function pack_record(state, entry, due, created, attempts, finished, last, reason, queue, tail, failure)
-  local head = cmsgpack.pack(VERSION, state, entry, due, created, attempts, 0, 0, finished, last, reason, client, queue)
-  if not failure then return ARRAY_OF_26 .. head .. tail end
-  return ARRAY_OF_27 .. head .. tail .. cmsgpack.pack(failure .. '\n')
-end
-
--- The id of the task in a stream entry, in either form.
-local function id_in(found)
-  local value = found[2][2]
-  return found[2][1] == 't' and value or id_at(found[1], unique_in(value))
-end
-
 -- The task of a stream entry: its id, its record, and the record packed.
 local function task_at(queue, found)
   local id, entry, value = id_in(found), found[1], found[2][2]
-  local record, packed = load_record(id) -- a fresh one has one, too, once it was taken back
+  local record, packed = load_record(id, queue, entry) -- a fresh one has one, too, once it was taken back
   if record or found[2][1] == 't' then return id, record, packed end
   local ms = tonumber(string.match(entry, '^%d+'))
   packed = pack_record(IN_STREAM, entry, ms, ms, 0, 0, '', '', queue, tail_of(value))
-  return id, cmsgpack.unpack(packed), packed
+  local read, fine = unpacked(packed)
+  if fine then return id, read, packed end
+  return id, stand_in(id, value, read, queue, entry)
 end
-
-local function entry_at(key, entry) return redis.call('XRANGE', key, entry, entry)[1] end
 
 -- A task by its id: its record and the record packed. A fresh one is looked for where its id says.
 local function find_task(id)
   local record, packed = load_record(id)
   if record then return record, packed end
-  if not string.find(id, '^%x+$') or #id < 32 then return nil end
-  local entry = string.format('%.0f-%.0f', tonumber(string.sub(id, 1, 12), 16), tonumber(string.sub(id, 13, -17), 16))
-  for _, queue in ipairs(redis.call('HKEYS', queues_key())) do
-    if string.find(queue, '^[^!]') then
-      local key = stream_key(queue)
-      local found = redis.call('EXISTS', key) == 1 and entry_at(key, entry)
-      if found and found[2][1] == 'r' then
-        local other, its_record, its_packed = task_at(queue, found)
-        if other == id then return its_record, its_packed end
-      end
-    end
-  end
-  return nil
+  local queue, found = place_of(id)
+  if not queue then return nil end
+  local _, its_record, its_packed = task_at(queue, found)
+  return its_record, its_packed
 end
 
 -- Takes a task out of the counts; a client with nothing left is noted as idle since now.
@@ -146,19 +176,6 @@ local function drop_entry(queue, entry)
   local key = stream_key(queue)
   redis.call('XACK', key, group, entry)
   redis.call('XDEL', key, entry)
-end
-
--- Keeps `due` at the client's earliest scheduled task; rings when all have to wake earlier.
-local function note_due()
-  local first = redis.call('ZRANGE', scheduled_key(), 0, 0, 'WITHSCORES')
-  if not first[1] then
-    redis.call('ZREM', due_key, client)
-    return
-  end
-  local before = redis.call('ZSCORE', due_key, client)
-  if before and tonumber(before) == tonumber(first[2]) then return end
-  redis.call('ZADD', due_key, first[2], client)
-  if redis.call('ZRANGE', due_key, 0, 0)[1] == client then redis.call(PUBLISH, BELL, 'd') end
 end
 
 local function schedule(id, record, due, state)
