@@ -56,6 +56,21 @@ async def test_what_waited_before_goes_first_and_the_rest_stays_ready(opened: Op
     assert await store.claims.ready(10) == ["acme"]
 
 
+async def test_what_expired_and_is_buried_on_the_way_leaves_the_sum_of_all_clients(
+    opened: Opened, raw: Any, key: Key
+) -> None:
+    """The claim that goes with an admission counts after it."""
+    store = await opened()
+    await taken(store, Taker(0), expires_at=1)
+    taker = Taker(2)
+    await taken(store, taker)
+    assert taker.claimed is not None
+    assert len(taker.claimed.tasks) == 1
+    usage = await store.windows.usage("acme")
+    assert (usage.in_flight, usage.queued, usage.dead) == (1, 0, 1)
+    assert await raw.hget(key("totals"), "n") == "1"
+
+
 async def test_at_its_limit_a_client_gets_no_start_with_an_admission(opened: Opened) -> None:
     """Admissions that ask for places never start more than the limit allows, and what they leave starts at the end of a
     call."""

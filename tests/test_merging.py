@@ -167,18 +167,46 @@ async def test_broken_keys_of_one_client_do_not_keep_others_from_being_admitted(
     assert await raw.hget("totals", "n") == "1"
 
 
-@pytest.mark.parametrize("bound", [0, 3])
-async def test_broken_keys_of_one_client_do_not_keep_others_from_finishing(store: Store, raw: Any, bound: int) -> None:
+PLAIN, DELAYED, BOUNDED = {}, {"delay": 60}, {"bound": 3}
+
+
+@pytest.mark.parametrize("key", ["stream:acme:bad", "scheduled:acme"])
+async def test_what_could_not_be_stored_is_not_counted(store: Store, raw: Any, key: str) -> None:
+    """Of a client's tasks that travel together those are refused whose stream, or schedule, is no such thing; the
+    others are stored, and what is counted is what there is. A client whose only task fails is not made."""
+    await raw.rpush(key, "a list")
+    await raw.rpush("stream:other:bad", "a list")
+    bad: Any = {"queue": "bad", **BOUNDED} if key.startswith("stream") else DELAYED
+    plain_bad: Any = {"queue": "bad"} if key.startswith("stream") else DELAYED
+    asked = [("acme", PLAIN), ("acme", bad), ("other", {"queue": "bad"}), ("acme", plain_bad), ("acme", BOUNDED)]
+    told = await asyncio.gather(
+        *(store.tasks.admit(name, spec(**changes), create=True) for name, changes in asked), return_exceptions=True
+    )
+    assert [isinstance(each, Admitted) for each in told] == [True, False, False, False, True]
+    assert all(isinstance(each, StoreUnavailable) and each.unknown for each in told[1:4])
+    await raw.delete(key, "stream:other:bad")
+    held = {await raw.hget("counts:acme", "bytes"), await raw.hget("totals", "b")}
+    assert (await raw.hget("totals", "n"), await raw.hget("counts:acme", "tasks"), len(held)) == ("2", "2", 1)
+    assert (await store.windows.usage("acme")).window.used == 2
+    assert len(await raw.keys("task:*")) == 1  # of the one with a bound
+    assert await raw.zrange("clients", 0, -1) == ["acme"]
+    assert [found async for _, each in store.audit.everything(mend=False) for found in each] == []
+    assert len((await store.claims.claim("acme", 5)).tasks) == 2
+
+
+@pytest.mark.parametrize(("key", "bound"), [("counts:broken", 0), ("ended:broken", 0), ("ended:broken", 3)])
+async def test_broken_keys_of_one_client_do_not_keep_others_from_finishing(
+    store: Store, raw: Any, key: str, bound: int
+) -> None:
     """The other's end is stored and its next task claimed; the broken one's are tried again. What is broken are its
-    counts, or the record of the first of its tasks."""
+    counts, or the index of its results, with tasks that have records and such as have none."""
     claims = []
     for name, running in (("broken", 3), ("fine", 1)):
         await limit(store, name, running)
         for _ in range(running + 1):
             await store.tasks.admit(name, spec(bound=bound), create=False)
         claims += (await store.claims.claim(name, running)).tasks
-    key = f"task:{claims[0].task_id}" if bound else "counts:broken"
-    await raw.rename(key, "kept")
+    await raw.delete(key)
     await raw.rpush(key, "a list")
     *broken, fine = await asyncio.gather(
         *(store.claims.finish(task, outcome(Verdict.DELIVERED), retry_in=None, want=1) for task in claims),
@@ -187,7 +215,6 @@ async def test_broken_keys_of_one_client_do_not_keep_others_from_finishing(store
     assert all(isinstance(each, StoreUnavailable) for each in broken)
     assert fine.owned
     assert len(fine.claimed.tasks) == 1
-    await raw.rename("kept", key)
 
 
 async def test_attempts_of_one_client_that_end_together_bring_its_next_tasks_together(store: Store) -> None:

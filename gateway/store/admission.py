@@ -72,6 +72,7 @@ _REFUSALS: Final[dict[int, Callable[[Window, bytes], Admission]]] = {
     9: lambda window, _: GatewayFull(window=window, what="tasks"),
     10: lambda window, _: GatewayFull(window=window, what="bytes"),
 }
+_FAILED: Final = -1
 _ADMITTED: Final = 1
 _CONFLICT: Final = 3
 _SCHEDULED: Final = 0
@@ -208,6 +209,8 @@ class Admissions:
                     task_id = id_at(place, one.unique) if "-" in place else place
                     results.append(Admitted(task_id, window, created, code == _SCHEDULED, claimed))
                     created = False  # the first that was admitted made it
+                elif code == _FAILED:
+                    results.append(self._runner.failed("admit", client_id, detail))
                 elif code == _CONFLICT:
                     results.append(self._conflict(window, detail.decode(), one.fingerprint))
                 else:

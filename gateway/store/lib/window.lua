@@ -84,8 +84,6 @@ end
 
 -- Stores what was counted, together with `fields` of the counts (name, value, …).
 local function write_window(window, fields)
-  local minute = minute_key()
-  if redis.call('INCRBY', minute, window.added) == window.added then redis.call('EXPIRE', minute, 120) end
   if not window.fixed then
     if window.expired then redis.call('HDEL', counts_key, unpack(window.expired)) end
     local n = #fields
@@ -95,4 +93,6 @@ local function write_window(window, fields)
     if window.second ~= window.told_last then fields[#fields + 1], fields[#fields + 2] = 'l', window.second end
   end
   redis.call('HSET', counts_key, unpack(fields))
+  local minute = minute_key()
+  if redis.call('INCRBY', minute, window.added) == window.added then redis.call('EXPIRE', minute, 120) end
 end
