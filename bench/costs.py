@@ -19,12 +19,14 @@ from bench.scenarios import CLIENTS, CONNECTIONS, ENQUEUE, running
 from bench.target import Target
 from bench.valkey import Valkey, valkey
 from bench.without import NOTHING
+from gateway.store.keyspace import Keyspace
 
 PARTS: Final = ("recording", "monitoring", "security")  # of bench.without
 _TASKS: Final = 50 * CONNECTIONS
 _WARM: Final = 10 * CONNECTIONS  # before anything is counted
 _RUNS: Final = 3  # of which the middle one tells: others' work on the machine changes who waits for whom
 _SECONDS: Final = 300.0
+_TOTALS: Final = Keyspace("").totals(0)
 # Callgrind slows a process down some fifty times: nobody may take it for dead.
 _SLOW: Final = {"LEASE_SECONDS": "600", "REDIS_TIMEOUT": "60", "LOG_LEVEL": "warning"}
 
@@ -113,11 +115,11 @@ def _calling(target: Target, part: str, counter: Counter, tasks: int) -> None:
         running(GATEWAY, counter.of(_dispatcher(redis, target, part))) as process,
     ):
         fill(port, spread(CLIENTS, CLIENTS), target.url, _WARM)
-        _called(process, target, _WARM)
+        _called(process, target, redis, _WARM)
         with counter.counting(process):
             with _stopped(process):
                 fill(port, spread(CLIENTS, CLIENTS), target.url, tasks)
-            _called(process, target, _WARM + tasks)
+            _called(process, target, redis, _WARM + tasks)
 
 
 def _calling_redis(target: Target, part: str, counter: Counter, tasks: int) -> None:
@@ -125,7 +127,7 @@ def _calling_redis(target: Target, part: str, counter: Counter, tasks: int) -> N
     with valkey(CLIENTS, counter.of) as redis, _api(redis, target, NOTHING) as (_, port):
         fill(port, spread(CLIENTS, CLIENTS), target.url, tasks)
         with counter.counting(redis.process), running(GATEWAY, _dispatcher(redis, target, part)) as process:
-            _called(process, target, tasks)
+            _called(process, target, redis, tasks)
 
 
 @contextlib.contextmanager
@@ -171,11 +173,11 @@ def _stopped(process: Process) -> Iterator[None]:
         os.kill(process.popen.pid, signal.SIGCONT)
 
 
-def _called(process: Process, target: Target, count: int) -> None:
+def _called(process: Process, target: Target, redis: Valkey, count: int) -> None:
+    """Wait until so many calls were made, and what came of the last of them is stored."""
     end = time.monotonic() + _SECONDS
-    while target.ask("stats")["count"] < count:
+    while target.ask("stats")["count"] < count or redis.call("HGET", _TOTALS, "n") != b"0":
         process.check()
         if time.monotonic() > end:
-            raise BenchError(f"fewer than {count} calls after {_SECONDS:g} s")
+            raise BenchError(f"fewer than {count} calls have ended after {_SECONDS:g} s")
         time.sleep(0.1)
-    time.sleep(0.5)  # until what came of the last ones is stored, too
