@@ -17,6 +17,9 @@ from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.store.keyspace import PARTITIONS_ON_CLUSTER, Keyspace
 
+# For tests that are not about time: on a busy machine a handshake takes seconds.
+UNHURRIED = {"REDIS_TIMEOUT": "30", "REDIS_CONNECT_TIMEOUT": "30"}
+
 
 class AllPrimaries(redis.RedisCluster):
     """A client of a Cluster whose KEYS and MGET look everywhere."""

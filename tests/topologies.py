@@ -112,16 +112,17 @@ def cluster(*options: str, tls: Authority | None = None) -> Iterator[Cluster]:
 
 
 SERVICE = "main"
-DOWN_AFTER = 1000  # ms until a Sentinel takes the primary for down; short, for the tests
+DOWN_AFTER = 1000  # ms until a Sentinel takes a server for down; short, for tests in which one dies
 
 
 class Sentinels:
     """A primary with two replicas, which three Sentinels watch over."""
 
-    def __init__(self, folder: Path, *options: str, tls: Authority | None = None) -> None:
+    def __init__(self, folder: Path, *options: str, tls: Authority | None = None, down_after: int = DOWN_AFTER) -> None:
         self._folder = folder
         self._options = options
         self._tls = tls
+        self._down_after = down_after
         self.servers: list[Server] = []
         self.sentinels: list[Server] = []
         try:
@@ -150,7 +151,14 @@ class Sentinels:
         """Have another become the primary, in order; returns once it is and has all replicas."""
         before = self.primary()
         with self.sentinels[0].client() as client:
-            client.execute_command("SENTINEL", "FAILOVER", SERVICE)
+
+            def begun() -> bool:
+                # Not while another one runs, nor while no replica has answered of late.
+                with contextlib.suppress(redis.ResponseError):
+                    return bool(client.execute_command("SENTINEL", "FAILOVER", SERVICE))
+                return self.primary() is not before
+
+            eventually(begun)
         eventually(lambda: self.primary() is not before)
         self.settle()
 
@@ -195,7 +203,7 @@ class Sentinels:
         config = folder / "sentinel.conf"
         config.write_text(
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.servers[0].port} 2\n"
-            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}\n"
+            f"sentinel down-after-milliseconds {SERVICE} {self._down_after}\n"
             f"sentinel failover-timeout {SERVICE} 5000\n"
         )
         tls = self._tls.options(port) if self._tls else ()
@@ -209,9 +217,10 @@ def _online(info: dict[str, object]) -> int:
 
 @contextmanager
 def sentinels(*options: str, tls: Authority | None = None) -> Iterator[Sentinels]:
-    """A primary under Sentinels, gone at the end."""
+    """A primary under Sentinels, gone at the end. None of its servers is taken for down for being slow, on a busy
+    machine."""
     with short_folder() as folder:
-        made = Sentinels(folder, *options, tls=tls)
+        made = Sentinels(folder, *options, tls=tls, down_after=60_000)
         try:
             yield made
         finally:
