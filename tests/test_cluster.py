@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 import redis as plain
 from conftest import until
-from deployments import Deployment
+from deployments import UNHURRIED, Deployment
 from redis.crc import key_slot
-from redis_servers import Server
+from redis_servers import Server, eventually
 from stores import Taker, admit, outcome, spec, state
 from topologies import Cluster
 
 import gateway.store
 from gateway.errors import StoreUnavailable
 from gateway.models import Admitted, State, Verdict
+from gateway.store.batching import MultiplexedLink
+from gateway.store.cluster import RedisCluster
 
 pytestmark = pytest.mark.parametrize("deployment", ["cluster"], indirect=True)
 
@@ -105,6 +107,25 @@ async def test_a_slot_that_moved_in_part_is_left_alone_until_it_has_moved(deploy
         assert (await store.claims.finish(running, outcome(Verdict.DELIVERED), retry_in=None)).owned
         assert await state(store, first) == State.SUCCEEDED
         assert [task.task_id for task in (await store.claims.claim("acme", 5)).tasks] == [second]
+
+
+async def test_what_is_begun_is_on_its_way_before_it_is_awaited(deployment: Deployment, slot: Slot) -> None:
+    """Once its node is known and connected, as on a single server: Redis has it although the loop does nothing
+    meanwhile. Before that it is sent when it is awaited; and it is followed to where it is redirected."""
+    _, owner, _ = slot
+    cluster = RedisCluster(deployment.settings(**UNHURRIED), deployment.url, deployment.keyspace)
+    link = cluster.link(lambda dial: MultiplexedLink("test", dial, 30))
+    key = deployment.key("begun")
+    try:
+        assert await link.begin("SET", key, "x") == b"OK"
+        sent = link.begin("SET", key, "x" * 5000)
+        eventually(lambda: ask(owner, "STRLEN", key) == 5000)
+        assert await sent == b"OK"
+        with moving(slot) as move:
+            assert move(100) == 1
+            assert await link.begin("STRLEN", key) == 5000
+    finally:
+        await link.close()
 
 
 async def test_a_stream_that_went_ahead_of_its_client_is_not_taken_for_lost(deployment: Deployment, slot: Slot) -> None:

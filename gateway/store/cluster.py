@@ -103,6 +103,10 @@ class SlotMap:
             raise StoreUnavailable("The Redis Cluster has no node for this client's data; nothing was stored.")
         return found
 
+    def known(self, slot: int) -> Address | None:
+        """The same, None where it has none."""
+        return self._owners[slot]
+
     def primaries(self) -> list[Address]:
         """Every node that owns slots."""
         return list(dict.fromkeys(owner for owner in self._owners if owner is not None))
@@ -203,14 +207,15 @@ class ClusterLink:
         """Send the command to the owner of its key; one without a key to any primary."""
         if not self._slots.loaded:
             await self._first_map()
-        key = _key(command)
-        if key is None:
-            return await self._anywhere(command)
-        return await self._follow(key_slot(key if isinstance(key, bytes) else str(key).encode()), command)
+        slot = _slot(command)
+        return await (self._anywhere(command) if slot is None else self._follow(slot, command))
 
     def begin(self, *command: str | bytes | int | float) -> Awaitable[Any]:
-        """As the `Link` has it, but sent when it is awaited: until then its node may be another."""
-        return self.execute(*command)
+        """As the `Link` has it, where the owner of the key is known and connected; else sent when it is awaited."""
+        slot = _slot(command)
+        if slot is None or not self._slots.loaded or not self._reached(slot):
+            return self.execute(*command)
+        return self._follow(slot, command, self._send(slot, command))
 
     async def scan(self, pattern: str) -> AsyncIterator[bytes]:
         """All keys that match, on all primaries."""
@@ -240,6 +245,10 @@ class ClusterLink:
             link = self._links[address] = self._make(address)
         return link
 
+    def _reached(self, slot: int) -> bool:
+        owner = self._slots.known(slot)
+        return owner in self._links and self._links[owner].connected
+
     async def _anywhere(self, command: Command) -> Any:
         places = self._slots.primaries()
         places.sort(key=lambda address: address not in self._links or not self._links[address].connected)
@@ -252,26 +261,30 @@ class ClusterLink:
                     raise
         raise StoreUnavailable("The Redis Cluster has no nodes; nothing was stored.")
 
-    async def _follow(self, slot: int, command: Command) -> Any:
+    def _send(self, slot: int, command: Command, asking: Address | None = None) -> Awaitable[Any]:
+        node = self._node(asking or self._slots.owner(slot))
+        if asking is not None:
+            node.send("ASKING").add_done_callback(_told)
+        return node.begin(*command)
+
+    async def _follow(self, slot: int, command: Command, begun: Awaitable[Any] | None = None) -> Any:
+        """The reply, from wherever the command is sent on to; ``begun``: it is on its way to the slot's owner."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout
         pause = 0.0
         asking: Address | None = None
         while True:
             try:
-                node = self._node(asking or self._slots.owner(slot))
-                if asking is not None:
-                    node.send("ASKING").add_done_callback(_told)
-                return await node.execute(*command)
+                return await (begun or self._send(slot, command, asking))
             except StoreUnavailable:
                 self._slots.suspect()
                 raise
             except CommandError as error:
-                asking = None
+                asking, begun = None, None
                 if error.code == "MOVED":
-                    self._slots.moved(slot, _place(error, node_host=self._host(slot)))
+                    self._slots.moved(slot, _place(error, node_host=self._slots.owner(slot)[0]))
                 elif error.code == "ASK":
-                    asking = _place(error, node_host=self._host(slot))
+                    asking = _place(error, node_host=self._slots.owner(slot)[0])
                 else:
                     if error.code in {"CLUSTERDOWN", "READONLY", "MASTERDOWN"}:
                         self._slots.suspect()
@@ -285,16 +298,14 @@ class ClusterLink:
             await asyncio.sleep(pause)
             pause = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
 
-    def _host(self, slot: int) -> str:
-        return self._slots.owner(slot)[0]
 
-
-def _key(command: Command) -> str | bytes | int | float | None:
-    """The key that decides the slot; scripts declare all of theirs in one."""
+def _slot(command: Command) -> int | None:
+    """The slot of its key, None where it has none; scripts declare all of theirs in one."""
     name = command[0]
-    if name in _SCRIPTED:
-        return command[3] if command[2] else None
-    return None if name in _KEYLESS else command[1]
+    if name in _KEYLESS or (name in _SCRIPTED and not command[2]):
+        return None
+    key = command[3 if name in _SCRIPTED else 1]
+    return key_slot(key if isinstance(key, bytes) else str(key).encode())
 
 
 def _place(error: CommandError, node_host: str) -> Address:
