@@ -107,12 +107,14 @@ class _Worker:
         self.pipe, theirs = os.pipe()
         os.set_blocking(self.pipe, False)
         try:
-            # A session of its own: Ctrl-C reaches the parent, which drains the children in order.
+            # A group of its own: Ctrl-C reaches the parent, which drains the children in order. Not a session, since
+            # Linux shares a machine out by sessions first (autogroup): Redis, that of the parent, would get as much as
+            # one worker together with whatever else was started there.
             self.process = subprocess.Popen(  # noqa: S603 - our own command line
                 command,
                 env={**env, WORKER: str(self.index), HEARTBEAT_FD: str(theirs)},
                 pass_fds=(theirs,),
-                start_new_session=True,
+                process_group=0,
             )
         finally:
             os.close(theirs)
@@ -161,6 +163,8 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
         hear_hangup(self._reread)
+        # Inherited: the children are in the background of a terminal, and may write there where `stty tostop` is set.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         await asyncio.wait({main, serving}, return_when=asyncio.FIRST_COMPLETED)
         if not main.done() and not any(worker.process for worker in self.workers):
             main.cancel()  # the embedded Valkey is still loading: nothing to drain

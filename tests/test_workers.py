@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,36 @@ async def test_signal_drains_every_worker(tmp_path: Path, number: signal.Signals
     assert await run.end(number) == 0
     assert sorted(run.noted("drained")) == sorted(run.noted("started"))
     assert {index for index, _, _ in run.noted("started")} == {"0", "1"}
+
+
+async def test_ctrl_c_in_a_terminal_drains_every_worker(tmp_path: Path) -> None:
+    """It reaches the parent alone, which drains the children; and these may write to the terminal even where it stops
+    who does so from the background (`stty tostop`)."""
+    ours, terminal = os.openpty()
+    modes = termios.tcgetattr(terminal)
+    modes[3] |= termios.TOSTOP
+    termios.tcsetattr(terminal, termios.TCSANOW, modes)
+    run = Run(tmp_path)
+    run.output.touch()
+    with os.fdopen(ours, "r+b", buffering=0) as screen, os.fdopen(terminal), run.output.open("ab", 0) as output:
+        asyncio.get_running_loop().add_reader(screen, lambda: output.write(screen.read(4096)))
+        owning = "import os; os.close(os.open(os.ttyname(0), os.O_RDWR))"  # the terminal is its session's from then on
+        run.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            owning + PARENT,
+            json.dumps(settings(tmp_path)),
+            CHILD.replace('note("started")', 'print("written", flush=True); note("started")'),
+            env={**os.environ, "NOTES": str(run.notes)},
+            stdin=terminal,
+            stdout=terminal,
+            start_new_session=True,
+        )
+        await run.until(lambda: len(run.noted("started")) == 2)
+        screen.write(b"\x03")
+        assert await asyncio.wait_for(run.process.wait(), 30) == 0
+        asyncio.get_running_loop().remove_reader(screen)
+    assert sorted(run.noted("drained")) == sorted(run.noted("started"))
 
 
 async def test_worker_that_dies_is_started_again(tmp_path: Path) -> None:
