@@ -14,7 +14,7 @@ from gateway.errors import StoreUnavailable
 from gateway.models import Admitted, Verdict
 from gateway.settings import Settings
 from gateway.store import Store, open_store
-from gateway.store.merging import MOST, Merger
+from gateway.store.merging import AT_ONCE, MANY, MOST, Merger, at_once
 
 
 @pytest.fixture
@@ -81,6 +81,33 @@ async def test_a_full_group_is_begun_before_the_turn_ends() -> None:
     assert begun == [MOST]
     assert await asyncio.gather(*submitted) == list(range(MOST + 5))
     assert begun == [MOST, 5]
+
+
+@pytest.mark.parametrize(
+    ("first", "groups", "begun"),
+    [(MANY, AT_ONCE, [MANY, MOST]), (MANY - 1, AT_ONCE, [MANY - 1, 1]), (MANY, at_once(confirmed=True), [MANY, 1])],
+)
+async def test_beside_a_large_group_the_next_one_waits_until_it_is_full(
+    first: int, groups: int, begun: list[int]
+) -> None:
+    """Or until the other is answered; beside a small one, and where what is sent waits for replicas, nobody waits."""
+    calls, made = Calls(), list[int]()
+
+    def carry_out(partition: int, items: dict[str, list[int]]) -> Awaitable[list[tuple[str, int]]]:
+        made.append(sum(map(len, items.values())))
+        return calls.carry_out(partition, items)
+
+    merged: Merger[int, tuple[str, int]] = Merger(lambda _: 0, carry_out, patience=60, at_once=groups)
+    submitted = [merged.submit("a", number) for number in range(first)]
+    await asyncio.sleep(0)
+    while len(made) < 2 and len(submitted) < first + MOST:
+        submitted.append(merged.submit("a", len(submitted)))
+        await asyncio.sleep(0)
+    assert made == begun
+    submitted.append(merged.submit("a", len(submitted)))
+    calls.go.set()
+    assert await asyncio.gather(*submitted) == [("a", number) for number in range(len(submitted))]
+    assert sum(made) == len(submitted)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ Tell = Callable[[Answer | StoreUnavailable], None]
 # other; many small ones cost more each. Of groups of 16, 24, 32, 40 and 50, two of 32 did best with 64 callers.
 MOST: Final = 32
 AT_ONCE: Final = 2
+# Beside a group of so many, the next one is sent only when it is full: callers would else fall into two halves that
+# never meet, each with all that a call costs. Where fewer ask, nobody waits for that.
+MANY: Final = 8
 # What waits for replicas is long under way, and is collected by its link.
 _CONFIRMED_AT_ONCE: Final = 1000
 _AWAY: Final = "Redis does not answer; nothing was stored. Try again shortly."
@@ -39,12 +42,13 @@ class _Waiting(msgspec.Struct, frozen=True):
 class _Queue:
     """What waits for one partition."""
 
-    __slots__ = ("partition", "scheduled", "under_way", "waiting")
+    __slots__ = ("asked", "partition", "scheduled", "under_way", "waiting")
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.waiting: list[_Waiting] = []
         self.under_way = 0  # groups
+        self.asked = 0  # items of these
         self.scheduled = False  # the next one is about to be sent
 
 
@@ -55,9 +59,10 @@ class Merger(Generic[Item, Answer]):
     Redis before it returns; the answers to come are in the order of the items, client by client; one may be the
     StoreUnavailable of that item alone. It may raise StoreUnavailable, which then all of the group hear; and where
     that took more than ``patience`` seconds, also those that waited meanwhile, so that a Redis that does not answer
-    keeps nobody twice. ``at_once``: groups of a partition under way at a time. While one is, what comes in waits,
-    and travels together. ``together``: so many items more may go with a group where they are of its last client:
-    what is done once for a client would else be done twice.
+    keeps nobody twice. ``at_once``: groups of a partition under way at a time. While they are, what comes in waits,
+    and travels together; up to `AT_ONCE` it waits beside `MANY` for a full group, too. ``together``: so many items
+    more may go with a group where they are of its last client: what is done once for a client would else be done
+    twice.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Merger(Generic[Item, Answer]):
         self._carry_out = carry_out
         self._patience = patience
         self._at_once = at_once
+        self._gathers = at_once <= AT_ONCE
         self._together = together
         self._full = MOST + together
         self._loop = asyncio.get_running_loop()
@@ -93,12 +99,18 @@ class Merger(Generic[Item, Answer]):
         if queue is None:
             queue = self._queues[partition] = _Queue(partition)
         queue.waiting.append(_Waiting(client_id, item, tell))
-        if queue.under_way >= self._at_once:
+        if queue.under_way and not self._may_begin(queue):
             return
         if len(queue.waiting) >= self._full:
             self._clean.run(self._flush, queue)
         else:
             self._schedule(queue)
+
+    def _may_begin(self, queue: _Queue) -> bool:
+        """Whether the next group need not wait for those that are under way."""
+        if queue.under_way >= self._at_once:
+            return False
+        return not self._gathers or queue.asked < MANY or len(queue.waiting) >= self._full
 
     def _schedule(self, queue: _Queue) -> None:
         if queue.waiting and not queue.scheduled:
@@ -110,10 +122,11 @@ class Merger(Generic[Item, Answer]):
         self._flush(queue)
 
     def _flush(self, queue: _Queue) -> None:
-        while queue.waiting and queue.under_way < self._at_once:
+        while queue.waiting and self._may_begin(queue):
             end = self._end(queue.waiting)
             group, queue.waiting = queue.waiting[:end], queue.waiting[end:]
             queue.under_way += 1
+            queue.asked += len(group)
             by_client: dict[str, list[_Waiting]] = {}
             for one in group:
                 by_client.setdefault(one.client_id, []).append(one)
@@ -157,6 +170,7 @@ class Merger(Generic[Item, Answer]):
                 self._tell(one, answer)
         finally:
             queue.under_way -= 1
+            queue.asked -= len(group)
             self._schedule(queue)
 
     def _fail(self, group: list[_Waiting], error: BaseException) -> None:
