@@ -194,7 +194,7 @@ async def test_slow_names_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(socket, "getaddrinfo", answer)
     async with target() as server, HttpSender(EgressGuard(LOOPBACK), 100) as sender:
-        slow = [asyncio.create_task(sender.send(a_task(f"http://slow{n}.test:{server.port}/"), 20)) for n in range(60)]
+        slow = [sender.send(a_task(f"http://slow{n}.test:{server.port}/"), 20) for n in range(60)]
         try:
             fast = a_task(f"http://fast.test:{server.port}/")
             for outcome in await asyncio.gather(*(sender.send(fast, 10) for _ in range(20))):

@@ -135,7 +135,7 @@ async def test_cancelled_and_timed_out_calls_leave_no_connection_behind(sender: 
 
     async with serving(late) as port:
         task = a_task(f"http://127.0.0.1:{port}/")
-        call = asyncio.create_task(sender.send(task, 60))
+        call = sender.send(task, 60)
         await asyncio.wait_for(arrived.get(), 5)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -159,12 +159,12 @@ async def test_a_cancellation_beside_the_answer_does_not_reach_the_next_call(
         release(self, given)
         if len(tasks) == 1:
             # In this order: the next call takes the connection, the first is cancelled, the first is told.
-            tasks.append(asyncio.create_task(sender.send(a_task(server.url), 5)))
+            tasks.append(sender.send(a_task(server.url), 5))
             asyncio.get_running_loop().call_soon(tasks[0].cancel)
 
     async with target() as server:
         monkeypatch.setattr(pool.Pool, "release", hand_over)
-        tasks.append(asyncio.create_task(sender.send(a_task(server.url), 5)))
+        tasks.append(sender.send(a_task(server.url), 5))
         with pytest.raises(asyncio.CancelledError):
             await tasks[0]
         assert (await tasks[1]).verdict is Verdict.DELIVERED
@@ -206,7 +206,7 @@ async def test_closing_ends_what_is_open() -> None:
     async with serving(hang) as port, target() as idle:
         async with HttpSender(EgressGuard(["127.0.0.0/8"]), 10) as sender:
             await sender.send(a_task(idle.url), 5)
-            call = asyncio.create_task(sender.send(a_task(f"http://127.0.0.1:{port}/"), 60))
+            call = sender.send(a_task(f"http://127.0.0.1:{port}/"), 60)
             await asyncio.wait_for(arrived.wait(), 5)
         outcome = await asyncio.wait_for(call, 5)
         assert (outcome.verdict, outcome.reason) == (Verdict.RETRY, "connection closed")

@@ -9,7 +9,7 @@ import pytest
 from conftest import until
 
 from gateway.dispatch.dispatcher import Dispatcher
-from gateway.dispatch.lanes import Lane, Lanes
+from gateway.dispatch.lanes import Lane
 from gateway.dispatch.upkeep import Upkeep
 from gateway.errors import StoreUnavailable
 from gateway.models import (
@@ -234,10 +234,12 @@ async def test_a_task_that_was_lost_before_its_call_is_not_called(store: Store) 
     calls = Calls()
     running = dispatcher(Faulty(store), calls)
     (task,) = (await store.claims.claim("acme", 1)).tasks
-    run = Lanes(10).add(Lane("acme"), task, asyncio.get_running_loop().time())
+    run = running._lanes.add(Lane("acme"), task, asyncio.get_running_loop().time())
     run.abort()
-    assert await running._attempts.call(run) is None
+    running._attempts.begin(run)
+    await until(lambda: running.in_flight == 0)
     assert calls.tasks == []
+    assert await in_flight(store) == 1  # left to its owner
 
 
 async def test_a_finish_that_is_repeated_does_not_end_the_next_attempt(store: Store) -> None:

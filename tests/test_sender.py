@@ -282,7 +282,7 @@ async def test_cancellation_passes(sender: HttpSender) -> None:
         gone.set()
 
     async with serving(hang) as port:
-        attempt = asyncio.create_task(sender.send(a_task(f"http://127.0.0.1:{port}/"), 60))
+        attempt = sender.send(a_task(f"http://127.0.0.1:{port}/"), 60)
         await asyncio.wait_for(arrived.wait(), 5)
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -3,28 +3,31 @@ is in `waking`, an attempt in `attempts`, leases in `leases`, what goes back uns
 are checked by the claim, in Redis."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import contextvars
+from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import structlog
+from aiojobs import Scheduler
 
 from gateway import metrics
 from gateway.dispatch.asked import Asked, AskedWithAdmission, ask_with_admission
 from gateway.dispatch.attempts import Attempts
-from gateway.dispatch.claims import Claimed, Claims
+from gateway.dispatch.claims import Claimed, Claims, Finished
 from gateway.dispatch.lanes import STUCK_SECONDS, Lane, Lanes, Run
 from gateway.dispatch.leases import Leases
 from gateway.dispatch.returns import Returns
-from gateway.dispatch.running import CLOSE_SECONDS, Running, stop
 from gateway.dispatch.sender import Sender
 from gateway.dispatch.waking import Waking
 from gateway.errors import StoreUnavailable
-from gateway.models import ClaimedTask, Outcome
+from gateway.models import ClaimedTask
 
 log = structlog.get_logger()
 
 CLAIMS_AT_ONCE = 32
+CLOSE_SECONDS = 1.0
 NAP_SECONDS = 0.02
 
 
@@ -47,6 +50,7 @@ class Dispatcher:
         on_due: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.Context()  # what a request's admission starts must not inherit its log fields
         self._claims = claims
         self._drain_seconds = drain_seconds
         self._waking = Waking(claims, wake=self._wake, on_due=on_due, polled=self._look_over)
@@ -55,14 +59,15 @@ class Dispatcher:
         metrics.set_max_in_flight(max_in_flight)
         metrics.show_in_flight(lambda: self._lanes.open)
         self._leases = Leases(claims, self._lanes, lease_seconds)
-        self._attempts = Attempts(claims, sender, self._leases)
-        self._running: Running | None = None
+        self._attempts = Attempts(claims, sender, self._leases, self)
         self._kick = asyncio.Event()
         self._later = False  # will give turns again in a moment, whatever happens until then
         self._leaving = False
-        self._service: list[asyncio.Task[None]] = []
-        self._renewal: asyncio.Task[None] | None = None
-        self._asking: set[asyncio.Task[None]] = set()  # claims and recoveries in flight
+        self._services = Scheduler(limit=None, close_timeout=CLOSE_SECONDS, exception_handler=_report)
+        self._renewal = Scheduler(limit=None, close_timeout=CLOSE_SECONDS, exception_handler=_report)
+        self._open = False
+        self._emptied = asyncio.Event()
+        self._asking: set[asyncio.Future[Any]] = set()  # claims, recoveries and hand-backs in flight
         self._unfinished: list[ClaimedTask] = []  # cancelled by the drain, to be handed back
 
     @property
@@ -82,13 +87,13 @@ class Dispatcher:
 
     def has_room(self) -> bool:
         """Whether a task admitted now would be claimed here at once, as far as the process is concerned."""
-        return not self._leaving and not self._waking.outage and self._running is not None and self._lanes.has_room
+        return self._open and not self._waking.outage and self._lanes.has_room
 
     def places(self, client_id: str) -> AskedWithAdmission | None:
         """Those for what an admission of the client, which is sent now, may start; None where it is claimed later."""
         places = ask_with_admission(self._lanes, client_id, self._loop) if self.has_room() else None
         if places is not None:
-            self._ask(self._claim(places.asked, places.claimed()))
+            self._claim(places.asked, places.claimed())
         return places
 
     def admitted(self, client_id: str) -> None:
@@ -111,35 +116,47 @@ class Dispatcher:
             self._kick.set()
 
     async def __aenter__(self) -> Self:
-        self._running = Running(self._run, self._not_begun, self._drain_seconds)
-        self._service = [
-            asyncio.create_task(self._feed()),
-            asyncio.create_task(self._waking.poll()),
-            asyncio.create_task(self._waking.listen()),
-        ]
-        self._renewal = asyncio.create_task(self._leases.keep())
+        for service in (self._feed(), self._waking.poll(), self._waking.listen()):
+            await self._services.spawn(service)
+        await self._renewal.spawn(self._leases.keep())
+        self._open = True
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Drain: claim no more, let what runs finish within ``drain_seconds``, hand back the rest at once."""
-        self._leaving = True
-        await stop(self._service)
-        if self._running is not None:
-            # Claims in flight are waited for, not cancelled: a cancelled one may have taken tasks all the
-            # same.
-            await asyncio.gather(self._running.drain(), self._settle())
+        self._leaving, self._open = True, False
+        await self._services.close()
+        # Claims in flight are waited for, not cancelled: a cancelled one may have taken tasks all the same.
+        await asyncio.gather(self._drain(), self._settle())
+        self._attempts.close()
         if self._unfinished:
             await self._returns.give_back(self._unfinished)
         # Only now: calls that drain need their leases.
-        await stop([self._renewal] if self._renewal is not None else [])
+        await self._renewal.close()
+
+    async def _drain(self) -> None:
+        """Let what runs end by itself for as long as it may, then break it off."""
+        if not self._lanes.open:
+            return
+        try:
+            async with asyncio.timeout(self._drain_seconds):
+                await self._emptied.wait()
+        except TimeoutError:
+            calls = [run.call for run in self._lanes.runs() if run.call is not None and not run.call.done()]
+            for call in calls:
+                call.cancel()
+            if calls:
+                await asyncio.wait(calls, timeout=CLOSE_SECONDS)
 
     async def _settle(self) -> None:
         end = self._loop.time() + self._drain_seconds + CLOSE_SECONDS
         while self._asking:  # a claim whose reply is lost is followed by a look for what it took
             _, late = await asyncio.wait(self._asking, timeout=max(0.0, end - self._loop.time()))
-            await stop(late)
+            for asking in late:
+                asking.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _look_over(self) -> None:
         """After each poll: lanes that waited out an outage go on, and the books are held against the lanes."""
@@ -161,7 +178,7 @@ class Dispatcher:
                     break
                 lane, want = turn
                 asked = Asked(self._lanes, lane, want, self._loop.time())
-                self._ask(self._claim(asked, self._claims.claim(lane.client_id, want, asked.chances)))
+                self._claim(asked, self._claims.claim(lane.client_id, want, asked.chances))
             if self._lanes.waits_for_kept and not self._later:
                 self._later = True
                 self._loop.call_later(STUCK_SECONDS, self._look_later)
@@ -170,45 +187,48 @@ class Dispatcher:
         self._later = False
         self._kick.set()
 
-    def _ask(self, coro: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coro)
-        self._asking.add(task)
-        task.add_done_callback(self._asked)
+    def _ask(self, request: Awaitable[Any], answered: Callable[[asyncio.Future[Any]], object]) -> None:
+        asking = asyncio.ensure_future(request)
+        self._asking.add(asking)
+        asking.add_done_callback(answered, context=self._context)
 
-    def _asked(self, task: asyncio.Task[None]) -> None:
-        self._asking.discard(task)
+    def _answered(self, asking: asyncio.Future[Any]) -> bool:
+        """Whether there is an answer; what went wrong is told."""
+        self._asking.discard(asking)
         self._kick.set()
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            log.error("claim_failed", error=repr(exc), exc_info=exc)
+        error = None if asking.cancelled() else asking.exception()
+        if isinstance(error, StoreUnavailable):
+            self._waking.note_outage(error)
+        elif error is not None:
+            log.error("claim_failed", error=repr(error), exc_info=error)
+        return error is None and not asking.cancelled()
 
-    async def _claim(self, asked: Asked, answer: Awaitable[Claimed | None]) -> None:
+    def _claim(self, asked: Asked, answer: Awaitable[Claimed | None]) -> None:
+        self._ask(answer, partial(self._claimed, asked))
+
+    def _claimed(self, asked: Asked, claiming: asyncio.Future[Claimed | None]) -> None:
         lane = asked.lane
-        claimed: Claimed | None = None
-        try:
-            claimed = await answer
-        except StoreUnavailable as exc:
-            self._waking.note_outage(exc)
-            if exc.unknown:
-                self._doubt(lane)
+        asked.settled()
+        if self._answered(claiming):
+            if (claimed := claiming.result()) is not None:
+                lane.full = len(claimed.tasks) < asked.want and claimed.in_flight >= claimed.limit
+                self._take(lane, claimed, asked.sent)
+                lane.again = lane.again or (bool(claimed.tasks) and claimed.more)
+        elif not claiming.cancelled() and isinstance(error := claiming.exception(), StoreUnavailable):
+            if error.unknown:
+                self.doubt(lane)
             lane.again = True
-        finally:
-            asked.settled()
-        if claimed is not None:
-            lane.full = len(claimed.tasks) < asked.want and claimed.in_flight >= claimed.limit
-            await self._take(lane, claimed, asked.sent)
-            if claimed.tasks and claimed.more:
-                lane.again = True
         self._settled(lane)
 
-    async def _take(self, lane: Lane, claimed: Claimed, proof: float) -> None:
+    def _take(self, lane: Lane, claimed: Claimed, proof: float) -> None:
         """Start what was claimed; or, on the way out, hand it back unstarted."""
-        if self._leaving or self._running is None:
-            await self._returns.give_back(claimed.tasks)
+        if self._leaving:
+            self._ask(self._returns.give_back(claimed.tasks), self._answered)
             return
         runs = [self._lanes.add(lane, task, proof) for task in claimed.tasks]
         lane.fit(claimed.limit)
-        if runs:
-            await self._running.start(runs)
+        for run in runs:
+            self._attempts.begin(run)
 
     def _settled(self, lane: Lane) -> None:
         """A request for the lane is answered: queue it again if it was woken meanwhile, drop it if it's
@@ -218,61 +238,49 @@ class Dispatcher:
             self._wake(lane.client_id)
         self._lanes.drop_idle(lane)
 
-    # --- running ----------------------------------------------------------------------------------
+    # --- what attempts tell -----------------------------------------------------------------------
 
-    def _not_begun(self, run: Run) -> None:
-        self._unfinished.append(run.task)
-        self._close(run)
-
-    async def _run(self, run: Run) -> None:
-        outcome: Outcome | None = None
-        try:
-            async with run.lane.gate:
-                outcome = await self._attempts.call(run)
-            if outcome is not None:
-                await self._finish(run, outcome)
-        except asyncio.CancelledError:
-            # With an outcome its finish may be on its way, and a hand-back could only repeat the call.
-            if outcome is None and not run.lost:
-                self._unfinished.append(run.task)
-            raise
-        finally:
-            self._close(run)
-            self._settled(run.lane)
-
-    async def _finish(self, run: Run, outcome: Outcome) -> None:
+    def want(self, run: Run) -> int:
+        """The next task of the client in this one's place, while its place may go on to it."""
         lane = run.lane
-        sent = 0.0
+        run.asked_at = self._loop.time()
+        # No second request that may claim while one is in doubt: see _recover.
+        if self._leaving or lane.doubtful or not self._lanes.may_keep:
+            return 0
+        lane.asking += 1
+        return 1
 
-        def want() -> int:
-            nonlocal sent
-            sent = self._loop.time()
-            # No second request that may claim while one is in doubt: see _recover.
-            if self._leaving or lane.doubtful or not self._lanes.may_keep:
-                return 0
-            lane.asking += 1
-            return 1
-
-        finished = await self._attempts.finish(run, outcome, want, lambda: self._doubt(lane))
+    def finished(self, run: Run, finished: Finished | None) -> None:
+        """Its end is stored, or there is none to store. What came along takes its place."""
+        lane = run.lane
         self._close(run)
-        claimed = finished.claimed
-        if claimed is not None:
-            await self._take(lane, claimed, sent)
-        if claimed is None or (claimed.tasks and claimed.more and claimed.in_flight < claimed.limit):
-            lane.again = True
+        if finished is not None:
+            claimed = finished.claimed
+            if claimed is not None:
+                self._take(lane, claimed, run.asked_at)
+            if claimed is None or (claimed.tasks and claimed.more and claimed.in_flight < claimed.limit):
+                lane.again = True
+        self._settled(lane)
+
+    def broken_off(self, run: Run) -> None:
+        """By the drain: to be handed back."""
+        self._unfinished.append(run.task)
+        self.finished(run, None)
 
     def _close(self, run: Run) -> None:
         self._lanes.remove(run, self._loop.time())
         if self._lanes.waiting:
             self._kick.set()
+        if self._leaving and not self._lanes.open:
+            self._emptied.set()
 
     # --- lost replies and leaving -----------------------------------------------------------------
 
-    def _doubt(self, lane: Lane) -> None:
+    def doubt(self, lane: Lane) -> None:
         """A reply that may have brought tasks was lost: find out before the client is claimed for again."""
         if not lane.doubtful:
             lane.doubtful = True
-            self._ask(self._recover(lane))
+            self._ask(self._recover(lane), self._answered)
 
     async def _recover(self, lane: Lane) -> None:
         try:
@@ -281,3 +289,8 @@ class Dispatcher:
             lane.doubtful = False
             lane.again = True
             self._settled(lane)
+
+
+def _report(scheduler: Scheduler, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    log.error("service_failed", error=repr(error), exc_info=error)

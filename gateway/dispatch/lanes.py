@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import deque
 
-from gateway.models import ClaimedTask
+from gateway.models import ClaimedTask, Outcome
 
 # At most this many places go to one client in one turn, so that a deep backlog waits for its next turn like
 # others.
@@ -42,11 +42,20 @@ class LaneSemaphore(asyncio.Semaphore):
             self._value -= taken
             self._owed -= taken
 
+    def take(self) -> bool:
+        """A place at once, or none: `acquire` without its task, for nearly every call."""
+        if self._value <= 0 or self._waiters:
+            return False
+        self._value -= 1
+        return True
+
     def release(self) -> None:
         if self._owed > 0:
             self._owed -= 1
-        else:
+        elif self._waiters:
             super().release()
+        else:
+            self._value += 1
 
 
 def claim_key(task: ClaimedTask) -> tuple[str, str, str, int]:
@@ -58,10 +67,11 @@ class Run:
     """One claimed task of this process, from its claim to its end.
 
     ``proof`` is the monotonic moment at which the claim was last known to be ours: when the request that
-    claimed or renewed it was sent, since the lease can't have begun before.
+    claimed or renewed it was sent, since the lease can't have begun before. ``call`` is what is under way until its
+    outcome is known; ``asked_at`` is when the request that stores it was sent, which may bring ``wanted`` tasks.
     """
 
-    __slots__ = ("key", "lane", "lost", "proof", "sending", "since", "task", "worker")
+    __slots__ = ("asked_at", "call", "key", "lane", "lost", "placed", "proof", "since", "task", "wanted")
 
     def __init__(self, task: ClaimedTask, lane: "Lane", proof: float) -> None:
         self.task = task
@@ -69,16 +79,18 @@ class Run:
         self.lane = lane
         self.proof = self.since = proof
         self.lost = False
-        self.sending = False
-        self.worker: asyncio.Task[object] | None = None
+        self.placed = False  # has a place of its lane's semaphore
+        self.call: asyncio.Future[Outcome | None] | None = None
+        self.asked_at = 0.0
+        self.wanted = 0
 
     def abort(self) -> None:
         """The claim isn't ours any more: stop the call. Its result, if it has one already, is left to the
         fence."""
         if not self.lost:
             self.lost = True
-            if self.sending and self.worker is not None:
-                self.worker.cancel()
+            if self.call is not None:
+                self.call.cancel()
 
 
 class Lane:

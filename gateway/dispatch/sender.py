@@ -3,6 +3,7 @@ redirect, keeps a cookie or knows Redis; what an outcome means for its task is d
 stored in `store`; how HTTP is spoken is `gateway.dispatch.http`.
 """
 
+import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -40,8 +41,8 @@ Hosts = Callable[[str], tuple[str, ...] | Awaitable[tuple[str, ...] | None] | No
 class Sender(Protocol):
     """Makes one attempt."""
 
-    async def send(self, task: ClaimedTask, timeout: float) -> Outcome:
-        """One call, at most ``timeout`` seconds in all. Never raises but CancelledError."""
+    def send(self, task: ClaimedTask, timeout: float) -> Awaitable[Outcome]:
+        """One call, at most ``timeout`` seconds in all; cancelled, it is broken off. Raises CancelledError alone."""
 
 
 class HttpSender:
@@ -83,52 +84,98 @@ class HttpSender:
         if client is not None:
             await client.close()
 
-    async def send(self, task: ClaimedTask, timeout: float) -> Outcome:
-        """One call, at most ``timeout`` seconds from the name look-up to the last byte read of the answer.
+    def send(self, task: ClaimedTask, timeout: float) -> asyncio.Future[Outcome]:
+        """One call, at most ``timeout`` seconds from the name look-up to the last byte read of the answer; begun when
+        this returns, and without a task of the loop where a connection is there already.
 
         2xx is DELIVERED; 408, 425, 429, 5xx, network errors and timeouts are RETRY; all else is REFUSED,
         also a target the egress rule forbids. Never raises but CancelledError.
         """
-        started_at = time.time()
-        started = time.monotonic()
-        answer = Answer()
-        error: str | None = None
+        sending = _Sending(task)
         try:
-            if self._client is None:
-                raise RuntimeError("the sender is not open")
             keys = self._keys(task.client_id) if self._keys is not None else ()
-            if not isinstance(keys, Sequence):
-                keys = await keys
-            headers = _headers(task, _SIGNED if keys else _FORGED)
-            if keys:
-                headers += signature_headers(task.task_id, int(started_at), task.body, keys)
             allowed = self._hosts(task.client_id) if self._hosts is not None else None
+            if isinstance(keys, list | tuple) and (allowed is None or isinstance(allowed, tuple)):
+                self._call(sending, timeout, keys, allowed)
+            else:
+                sending.stop = asyncio.create_task(self._ask(sending, timeout, keys, allowed)).cancel
+        except Exception as error:
+            sending.ended(error)
+        return sending
+
+    async def _ask(
+        self,
+        sending: "_Sending",
+        timeout: float,
+        keys: Sequence[bytes] | Awaitable[Sequence[bytes]],
+        allowed: tuple[str, ...] | Awaitable[tuple[str, ...] | None] | None,
+    ) -> None:
+        try:
+            if isinstance(keys, Awaitable):
+                keys = await keys
             if allowed is not None and not isinstance(allowed, tuple):
                 allowed = await allowed
-            await self._client.call(
-                task.method,
-                task.url,
-                headers=headers,
-                body=task.body,
-                answer=answer,
-                timeout=timeout,
-                allowed=allowed,
-            )
-            verdict, reason = _judge_status(answer.status)
-        except Exception as exc:
-            # Any error at all becomes an outcome: the task's fate must not depend on which layer it came
-            # from.
-            verdict, reason = _judge_error(exc, task)
-            error = reason
+            self._call(sending, timeout, keys, allowed)
+        except Exception as error:
+            sending.ended(error)
+
+    def _call(
+        self, sending: "_Sending", timeout: float, keys: Sequence[bytes], allowed: tuple[str, ...] | None
+    ) -> None:
+        if self._client is None:
+            raise RuntimeError("the sender is not open")
+        task = sending.task
+        headers = _headers(task, _SIGNED if keys else _FORGED)
+        if keys:
+            headers += signature_headers(task.task_id, int(sending.started_at), task.body, keys)
+        sending.stop = self._client.call(
+            task.method,
+            task.url,
+            headers=headers,
+            body=task.body,
+            answer=sending.answer,
+            timeout=timeout,
+            ended=sending.ended,
+            allowed=allowed,
+        )
+
+
+class _Sending(asyncio.Future[Outcome]):
+    """One attempt under way; cancelled, it is broken off. ``stop`` is what does that."""
+
+    __slots__ = ("_started", "answer", "started_at", "stop", "task")
+
+    def __init__(self, task: ClaimedTask) -> None:
+        super().__init__()
+        self.task = task
+        self.started_at = time.time()
+        self.answer = Answer()
+        self.stop: Callable[[], object] | None = None
+        self._started = time.monotonic()
+
+    def cancel(self, msg: object = None) -> bool:
+        """See `asyncio.Future.cancel`."""
+        if not super().cancel(msg):
+            return False
+        if self.stop is not None:
+            self.stop()
+        return True
+
+    def ended(self, error: Exception | None) -> None:
+        """Any error at all becomes an outcome: the task's fate must not depend on which layer it came from."""
+        if self.done():
+            return
+        answer = self.answer
+        verdict, reason = _judge_status(answer.status) if error is None else _judge_error(error, self.task)
         attempt = Attempt(
             status=answer.status or None,
-            error=error,
-            started_at=int(started_at * 1000),
-            duration_ms=round((time.monotonic() - started) * 1000, 3),
+            error=None if error is None else reason,
+            started_at=int(self.started_at * 1000),
+            duration_ms=round((time.monotonic() - self._started) * 1000, 3),
             body=answer.body.decode("utf-8", errors="replace") if answer.status else None,
         )
         retry_after = parse_retry_after(answer.retry_after, time.time()) if answer.retry_after else None
-        return Outcome(verdict=verdict, attempt=attempt, reason=reason, retry_after=retry_after)
+        self.set_result(Outcome(verdict=verdict, attempt=attempt, reason=reason, retry_after=retry_after))
 
 
 def _judge_status(status: int) -> tuple[Verdict, str]:
@@ -154,27 +201,27 @@ def _judge_error(exc: Exception, task: ClaimedTask) -> tuple[Verdict, str]:
             return Verdict.RETRY, exc.reason
         case GatewayError():  # of the store, whose log says more
             return Verdict.RETRY, "client settings unreadable"
-    log.exception("attempt_failed_unexpectedly", client=task.client_id, task=task.task_id)
+    log.error("attempt_failed_unexpectedly", client=task.client_id, task=task.task_id, exc_info=exc)
     return Verdict.RETRY, "internal error"
 
 
 def _headers(task: ClaimedTask, forged: frozenset[str]) -> list[tuple[str, str]]:
     """The task's headers in their own spelling, and the gateway's, which a task can't forge but for
     Idempotency-Key."""
-    names = set()
+    own = {
+        "x-task-id": ("X-Task-ID", task.task_id),
+        "x-client-id": ("X-Client-ID", task.client_id),
+        "x-attempt": ("X-Attempt", str(task.attempt)),
+        "idempotency-key": ("Idempotency-Key", task.task_id),
+        "user-agent": ("User-Agent", USER_AGENT),
+    }
     headers = []
     for name, value in task.headers.items():
         lower = name.lower()
         if lower not in forged:
-            names.add(lower)
+            own.pop(lower, None)
             headers.append((name, value))
-    headers.append(("X-Task-ID", task.task_id))
-    headers.append(("X-Client-ID", task.client_id))
-    headers.append(("X-Attempt", str(task.attempt)))
+    headers += own.values()
     if task.trace:
         headers += sent(task.trace, task.headers)
-    if "idempotency-key" not in names:
-        headers.append(("Idempotency-Key", task.task_id))
-    if "user-agent" not in names:
-        headers.append(("User-Agent", USER_AGENT))
     return headers

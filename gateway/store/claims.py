@@ -52,6 +52,7 @@ class _Ended(Unshown, frozen=True):
 
     told: bytes
     want: int
+    verdict: Literal["succeeded", "dead", "retry"]
 
 
 class Claims:
@@ -85,10 +86,10 @@ class Claims:
         found = sorted(chain.from_iterable(await self._runner.over_partitions(of)))
         return [client_id for _, client_id in found[:limit]]
 
-    async def claim(self, client_id: str, want: int, chances: int | None = None) -> Claimed:
+    def claim(self, client_id: str, want: int, chances: int | None = None) -> "asyncio.Future[Claimed]":
         """Start as many of the client's tasks as fit and are wanted; of those that one more death of a process would
         bury no more than ``chances`` (None: any number)."""
-        return await self._claiming.submit(client_id, _Asked(want, want if chances is None else chances))
+        return self._claiming.submit(client_id, _Asked(want, want if chances is None else chances))
 
     def _claim(self, partition: int, asked: dict[str, list[_Asked]]) -> Awaitable[list[Claimed | StoreUnavailable]]:
         args = (part for name, ones in asked.items() for one in ones for part in (name, one.want, one.chances))
@@ -106,7 +107,9 @@ class Claims:
             for client_id, row in zip(named, told, strict=True)
         ]
 
-    async def finish(self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0) -> Finished:
+    def finish(
+        self, task: ClaimedTask, outcome: Outcome, *, retry_in: float | None, want: int = 0
+    ) -> "asyncio.Future[Finished]":
         """Store what became of the attempt and free its slot. Safe to repeat after an unknown end.
 
         Of a client's attempts that end together, one brings what is claimed for all of them.
@@ -120,16 +123,12 @@ class Claims:
         attempt = encode_attempt(closed(task, as_last(outcome)))
         told = packed(verdict, task.queue, task.entry, task.task_id, size)
         if kept and verdict == "succeeded":
-            before, behind = succeeded_record(task, attempt, kept)
-            told += as_text(before) + as_text(behind)
+            told += succeeded_record(task, attempt, kept)
         else:
             failure = b"" if verdict == "succeeded" else encode_attempt(closed(task, as_earlier(outcome.attempt)))
             told += _ARRAY_OF_6 + packed(task.fence, int((retry_in or 0) * 1000), outcome.reason)
             told += as_text(attempt) + as_text(failure) + as_text(kept) + as_text(b"")
-        finished = await self._finishing.submit(task.client_id, _Ended(told, want))
-        if finished.owned:
-            metrics.finished(verdict)
-        return finished
+        return self._finishing.submit(task.client_id, _Ended(told, want, verdict))
 
     def _finish(self, partition: int, ended: dict[str, list[_Ended]]) -> Awaitable[list[Finished | StoreUnavailable]]:
         told: list[bytes] = []
@@ -152,6 +151,8 @@ class Claims:
             nothing = Claimed([], brought.limit, more=False, in_flight=brought.in_flight)
             came = b"1" in owned
             for one, mine in zip(ones, owned, strict=True):
+                if mine == _OWNED:
+                    metrics.finished(one.verdict)
                 results.append(Finished(owned=mine == _OWNED, claimed=brought if one.want and came else None))
                 if one.want:
                     brought = nothing

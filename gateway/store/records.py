@@ -46,7 +46,6 @@ _sequence = count()
 
 
 _TEXT: Final = b"\xdb"  # MessagePack's str 32; its length follows
-_SUCCEEDED: Final = b"\xdc\x00\x1a"  # an array of 26, as lib/task.lua's `pack_record` makes it
 
 
 def packed(*told: str | int) -> bytes:
@@ -57,6 +56,14 @@ def packed(*told: str | int) -> bytes:
 def as_text(told: bytes) -> bytes:
     """Bytes packed as text: Lua's cmsgpack knows no binary type."""
     return _TEXT + len(told).to_bytes(4, "big") + told
+
+
+# The record of a task that succeeded at once, an array of 26 as lib/task.lua's `pack_record` makes it, up to the time
+# at which it finished, as a text: without the 8 bytes of when it was created, an unsigned 64-bit number.
+_BEFORE_FINISHED: Final = packed(1, 0, 0)
+_BEFORE_CREATED: Final = as_text(b"\xdc\x00\x1a" + packed(1, "S", "", 0) + b"\xcf" + bytes(8) + _BEFORE_FINISHED)[
+    : -8 - len(_BEFORE_FINISHED)
+]
 
 
 def unique_end() -> str:
@@ -210,12 +217,13 @@ def kept_fields(task: ClaimedTask, *, payload: bool) -> tuple[int, bytes]:
     return fresh.size, _encode(values)[1:]
 
 
-def succeeded_record(task: ClaimedTask, attempt: bytes, kept: bytes) -> tuple[bytes, bytes]:
-    """The record of a fresh task whose first attempt succeeded, packed: what is before the time at which it finished,
-    which Redis's clock tells, and what is behind. ``kept`` is what `kept_fields` gave.
+def succeeded_record(task: ClaimedTask, attempt: bytes, kept: bytes) -> bytes:
+    """The record of a fresh task whose first attempt succeeded, packed, as two texts: what is before the time at which
+    it finished, which Redis's clock tells, and what is behind. ``kept`` is what `kept_fields` gave.
     """
-    before = packed(1, "S", "", 0, int(task.entry.partition("-")[0]), 1, 0, 0)
-    return _SUCCEEDED + before, packed(attempt.decode(), "", task.client_id, task.queue) + kept
+    created = int(task.entry.partition("-")[0]).to_bytes(8, "big")
+    behind = _encode((attempt.decode(), "", task.client_id, task.queue))[1:] + kept
+    return b"%b%b%b%b" % (_BEFORE_CREATED, created, _BEFORE_FINISHED, as_text(behind))
 
 
 def as_last(outcome: Outcome) -> Attempt:

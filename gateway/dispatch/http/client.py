@@ -2,14 +2,15 @@
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.http.answer import Answer
-from gateway.dispatch.http.connection import Connection, Outbox
+from gateway.dispatch.http.connection import Connection, Ended, Outbox
 from gateway.dispatch.http.dial import Dialer
 from gateway.dispatch.http.errors import CallFailed
-from gateway.dispatch.http.message import Origin, encode, parse_url
+from gateway.dispatch.http.message import Origin, Request, encode, parse_url
 from gateway.dispatch.http.pool import Pool
 from gateway.dispatch.http.proxy import Proxy
 from gateway.dispatch.http.resolver import Resolver
@@ -28,7 +29,7 @@ class Client:
         self._outbox = Outbox(self._loop)
         self._dialer = Dialer(guard, Resolver(limit), tls, proxy)
 
-    async def call(
+    def call(
         self,
         method: str,
         url: str,
@@ -37,11 +38,13 @@ class Client:
         body: bytes | None,
         answer: Answer,
         timeout: float,
+        ended: Ended,
         allowed: tuple[str, ...] | None = None,
-    ) -> None:
+    ) -> Callable[[], object]:
         """Exactly one request on the wire, at most ``timeout`` seconds from the name look-up to the last byte read, to
-        one of the hosts ``allowed`` (None: any). Fills ``answer`` as far as it comes. Raises `CallFailed`,
-        `InvalidRequest` and `TargetRefused`."""
+        one of the hosts ``allowed`` (None: any). Fills ``answer`` as far as it comes, then tells ``ended``: None, or a
+        `CallFailed` or `TargetRefused`. Raises `CallFailed` and `InvalidRequest`. Returns what breaks it off, untold.
+        """
         deadline = self._loop.time() + timeout
         target = parse_url(url)
         origin = target.origin
@@ -52,8 +55,35 @@ class Client:
             origin = origin._replace(rule=self._guard.narrowed(origin.host, origin.port, allowed))
         connection = self._pool.take(origin)
         if connection is None:
-            connection = await self._dial(origin, proxy, timeout)
-        await connection.exchange(request, answer, deadline)
+            dial = partial(self._dial, origin, proxy, timeout)
+            return self._loop.create_task(self._dialled(dial, request, answer, deadline, ended)).cancel
+        connection.exchange(request, answer, deadline, ended)
+        return partial(connection.break_off, ended)
+
+    async def _dialled(
+        self,
+        dial: Callable[[], Awaitable[Connection]],
+        request: Request,
+        answer: Answer,
+        deadline: float,
+        ended: Ended,
+    ) -> None:
+        over: asyncio.Future[Exception | None] = self._loop.create_future()
+
+        def end(problem: Exception | None) -> None:
+            if not over.done():  # broken off in this turn
+                over.set_result(problem)
+
+        try:
+            connection = await dial()
+            connection.exchange(request, answer, deadline, end)
+            try:
+                problem = await over
+            finally:
+                connection.break_off(end)
+        except Exception as error:
+            problem = error
+        ended(problem)
 
     async def _dial(self, origin: Origin, proxy: Proxy | None, timeout: float) -> Connection:
         self._pool.make_room()

@@ -5,6 +5,7 @@ import asyncio
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from gateway.dispatch.http.answer import READ_BYTES, Answer, AnswerReader, Progress
@@ -13,6 +14,9 @@ from gateway.dispatch.http.message import Origin, Request
 
 _SLICE = 64 * 1024
 _RESET = (ConnectionResetError, BrokenPipeError)
+
+# Told once how a call ended: None, its answer is there; else why it is not, or not whole.
+Ended = Callable[[Exception | None], None]
 
 
 class Keeper(Protocol):
@@ -76,7 +80,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._deadline = 0.0
-        self._done: asyncio.Future[None] | None = None
+        self._ended: Ended | None = None
 
     # The caller's side
 
@@ -88,25 +92,25 @@ class Connection(asyncio.Protocol):
         # What the loop has not read yet: an end, or bytes that nobody asked for; in TLS most likely the end too.
         return not self._readable.poll(0)
 
-    async def exchange(self, request: Request, answer: Answer, deadline: float) -> None:
-        """Send the request, fill the answer; ``deadline`` by the loop's clock. Raises `CallFailed`. Where it ends
-        without an answer, cancellation included, the connection is closed."""
+    def exchange(self, request: Request, answer: Answer, deadline: float, ended: Ended) -> None:
+        """Send the request, fill the answer, tell ``ended``; ``deadline`` by the loop's clock. Where a call ends
+        without an answer, the connection is closed. Raises `CallFailed` where it is closed already."""
         transport = self._transport
         if transport is None or transport.is_closing():
             raise CallFailed("connection closed")
         self._reader.expect(answer, bodiless=request.bodiless)
-        done = self._done = self._loop.create_future()
+        self._ended = ended
         self._deadline = deadline
         if self._timer is None or self._timer_at > deadline:
             self._set_timer()
         self._request = request
         self._outbox.put(self)
-        try:
-            await done
-        finally:
-            # A cancellation may come when the answer is there and the connection carries somebody else's request.
-            if self._done is done:
-                self.abort()
+
+    def break_off(self, ended: Ended) -> None:
+        """Close without telling it, where this call has not ended: by now the connection may carry somebody else's."""
+        if self._ended == ended:
+            self._ended = None
+            self.abort()
 
     def send(self) -> None:
         """Write the request, where there still is one."""
@@ -125,15 +129,15 @@ class Connection(asyncio.Protocol):
 
     def abort(self, reason: str = "connection closed") -> None:
         """Close at once; what is not sent yet is dropped. A call that is open fails for this reason."""
-        done, self._done = self._done, None
+        ended, self._ended = self._ended, None
         self._request = self._unsent = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._transport is not None:
             self._transport.abort()
-        if done is not None and not done.done():
-            done.set_exception(CallFailed(reason))
+        if ended is not None:
+            ended(CallFailed(reason))
 
     # The loop's side
 
@@ -144,7 +148,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        if self._done is None or self._request is not None:
+        if self._ended is None or self._request is not None:
             # Nobody asked yet: it would pass for the answer to the next request.
             self.abort()
             return
@@ -161,7 +165,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        if self._done is not None and isinstance(exc, _RESET):
+        if self._ended is not None and isinstance(exc, _RESET):
             self._read_the_rest()
         self._end(clean=exc is None, tls=isinstance(exc, ssl.SSLError))
         self.abort()
@@ -182,7 +186,7 @@ class Connection(asyncio.Protocol):
             self.data_received(data)
 
     def _end(self, *, clean: bool, tls: bool = False) -> None:
-        if self._done is None:
+        if self._ended is None:
             return
         missing = self._reader.end(clean=clean)
         if missing is None:
@@ -214,7 +218,7 @@ class Connection(asyncio.Protocol):
 
     def _time_up(self) -> None:
         self._timer = None
-        if self._done is None:
+        if self._ended is None:
             return
         if self._loop.time() >= self._deadline:
             self.abort("timeout")
@@ -222,7 +226,7 @@ class Connection(asyncio.Protocol):
             self._set_timer()
 
     def _finish(self, *, reusable: bool) -> None:
-        done, self._done = self._done, None
+        ended, self._ended = self._ended, None
         transport = self._transport
         # An answer that came before its request was sent whole leaves the rest of the request on the connection.
         whole = (
@@ -236,5 +240,5 @@ class Connection(asyncio.Protocol):
         else:
             self.expires_at = self._loop.time() + self._reader.idle_seconds
             self._keeper.release(self)
-        if done is not None and not done.done():
-            done.set_result(None)
+        if ended is not None:
+            ended(None)

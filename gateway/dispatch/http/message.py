@@ -119,22 +119,26 @@ def encode(
     if method not in METHODS:
         raise InvalidRequest
     form = target.path if via is None else f"http://{target.authority}{target.path}"
-    lines = [f"{method} {form} HTTP/1.1", f"Host: {target.authority}"]
+    text = f"{method} {form} HTTP/1.1\r\nHost: {target.authority}\r\n"
+    lines = 3  # with the empty one at the end
     for name, value in headers:
         if name not in _sent and not _may_be_sent(name):
             raise InvalidRequest
-        lines.append(f"{name}: {value}")
+        text += f"{name}: {value}\r\n"
+        lines += 1
     if via is not None and via.authorization is not None:
-        lines.append(f"Proxy-Authorization: {via.authorization}")
+        text += f"Proxy-Authorization: {via.authorization}\r\n"
+        lines += 1
     if body is not None or method in _WITH_BODY:
-        lines.append(f"Content-Length: {len(body or b'')}")
-    lines.append("\r\n")
+        text += f"Content-Length: {len(body or b'')}\r\n"
+        lines += 1
+    text += "\r\n"
     try:
-        head = "\r\n".join(lines).encode()
+        head = text.encode()
     except UnicodeEncodeError as problem:
         raise InvalidRequest from problem
     # One look at all of it: a line that holds more than itself, or any other control character, is no header.
-    if len(head) - len(head.translate(None, _CONTROLS)) != 2 * len(lines):
+    if len(head) - len(head.translate(None, _CONTROLS)) != 2 * lines:
         raise InvalidRequest
     return Request(head, body or None, method == "HEAD")
 
