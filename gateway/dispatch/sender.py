@@ -155,14 +155,16 @@ class _Sending(asyncio.Future[Outcome]):
 
     def cancel(self, msg: object = None) -> bool:
         """See `asyncio.Future.cancel`."""
+        stop, self.stop = self.stop, None
         if not super().cancel(msg):
             return False
-        if self.stop is not None:
-            self.stop()
+        if stop is not None:
+            stop()
         return True
 
     def ended(self, error: Exception | None) -> None:
         """Any error at all becomes an outcome: the task's fate must not depend on which layer it came from."""
+        self.stop = None  # it refers to this, which would else wait for the collector of cycles
         if self.done():
             return
         answer = self.answer

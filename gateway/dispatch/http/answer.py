@@ -53,6 +53,7 @@ class AnswerReader:
         self._answer = answer
         self._bodiless = bodiless
         self._received = 0
+        self._usual = False  # HTTP/1.1, to be seen without the parser
         self._before_body = 0
         self._head_done = False
         self._complete = False
@@ -70,6 +71,8 @@ class AnswerReader:
         parser = self._parser
         if parser is None:
             parser = self._parser = HttpResponseParser(self)
+        if not self._received:
+            self._usual = data.startswith(b"HTTP/1.1 ")
         if not self._head_done:
             # The piece of data that brings the end of the head counts as body.
             self._before_body = self._received
@@ -146,8 +149,9 @@ class AnswerReader:
             return
         status = parser.get_status_code()
         if 100 <= status < 200 and status != 101:
+            self._usual = False
             return
-        self._version = parser.get_http_version()
+        self._version = "1.1" if self._usual else parser.get_http_version()  # which words it anew each time
         if status < 200 or self._version not in {"1.0", "1.1"}:
             self._invalid = True
             return

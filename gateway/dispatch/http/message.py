@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+import msgspec
 from yarl import URL
 
 from gateway.dispatch.allowed import AllowedHosts
@@ -44,8 +45,7 @@ class Target:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One request as bytes; ``body`` stays apart so that a large one is not copied. ``bodiless``: to HEAD."""
 
     head: bytes
