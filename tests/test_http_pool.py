@@ -152,7 +152,7 @@ async def test_a_cancellation_beside_the_answer_does_not_reach_the_next_call(
 ) -> None:
     """A call cancelled in the turn in which its answer came must not close the connection under the call that has
     taken it over meanwhile."""
-    tasks: list[asyncio.Task[Outcome]] = []
+    tasks: list[asyncio.Future[Outcome]] = []
     release = pool.Pool.release
 
     def hand_over(self: pool.Pool, given: connection.Connection) -> None:
@@ -160,7 +160,7 @@ async def test_a_cancellation_beside_the_answer_does_not_reach_the_next_call(
         if len(tasks) == 1:
             # In this order: the next call takes the connection, the first is cancelled, the first is told.
             tasks.append(sender.send(a_task(server.url), 5))
-            asyncio.get_running_loop().call_soon(tasks[0].cancel)
+            tasks[0].cancel()
 
     async with target() as server:
         monkeypatch.setattr(pool.Pool, "release", hand_over)

@@ -39,3 +39,18 @@ async def test_a_semaphore_takes_any_size_at_once_and_lets_waiters_in() -> None:
     assert gate.locked()
     gate.release()
     assert not gate.locked()
+
+
+async def test_no_more_places_are_taken_at_once_than_there_are() -> None:
+    """Nor one that goes to somebody who waits."""
+    gate = LaneSemaphore(1)
+    assert gate.take()
+    assert not gate.take()
+    waiting = asyncio.create_task(gate.acquire())
+    await asyncio.sleep(0)
+    gate.release()
+    assert not gate.take()
+    await waiting
+    gate.release()
+    assert gate.take()
+    assert gate.locked()

@@ -3,16 +3,20 @@ outcome."""
 
 import asyncio
 import errno
+import gc
 import gzip
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from raw_http import a_task, read_request, serving, target
 
 from gateway.dispatch.egress import EgressGuard
 from gateway.dispatch.http.answer import KEPT_BYTES
+from gateway.dispatch.http.dial import Dialer
 from gateway.dispatch.sender import HttpSender
+from gateway.errors import NotSigned
 from gateway.models import Outcome, Verdict
 
 
@@ -288,3 +292,46 @@ async def test_cancellation_passes(sender: HttpSender) -> None:
         with pytest.raises(asyncio.CancelledError):
             await attempt
         await asyncio.wait_for(gone.wait(), 5)
+
+
+async def test_a_cancellation_that_nobody_asked_for_ends_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that never ended would keep its place, and its lease, for ever."""
+
+    async def dial(*_: Any) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Dialer, "dial", dial)
+    async with HttpSender(EgressGuard(["127.0.0.0/8"]), 10) as sender:
+        done, _ = await asyncio.wait([sender.send(a_task("http://127.0.0.1:1/"), 5)], timeout=2)
+        assert done
+
+
+async def test_hosts_are_asked_for_once_the_keys_are_there() -> None:
+    """Keys are waited for while Redis is away, and where a call may go can change meanwhile."""
+    hosts: list[tuple[str, ...] | None] = [None]
+    go = asyncio.Event()
+
+    async def keys(_: str) -> list[bytes]:
+        await go.wait()
+        return []
+
+    async with HttpSender(EgressGuard(["127.0.0.0/8"]), 10, keys=keys, hosts=lambda _: hosts[-1]) as sender:
+        sending = sender.send(a_task("http://127.0.0.1:1/"), 5)
+        await asyncio.sleep(0)
+        hosts.append(())
+        go.set()
+        assert (await sending).verdict is Verdict.REFUSED
+
+
+async def test_keys_that_can_not_be_had_leave_nothing_unasked_behind() -> None:
+    """No coroutine is made that nobody waits for: it would warn on stderr."""
+
+    async def keys(_: str) -> list[bytes]:
+        raise NotSigned("signing secret unreadable")
+
+    async def hosts(_: str) -> None:
+        return None
+
+    async with HttpSender(EgressGuard(["127.0.0.0/8"]), 10, keys=keys, hosts=hosts) as sender:
+        assert (await sender.send(a_task("http://127.0.0.1:1/"), 5)).verdict is Verdict.RETRY
+    gc.collect()

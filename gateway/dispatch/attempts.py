@@ -7,9 +7,8 @@ call's own request and answer do.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
@@ -20,6 +19,7 @@ from gateway.dispatch.leases import Leases
 from gateway.dispatch.retry import retry_delay
 from gateway.dispatch.sender import Sender
 from gateway.errors import StoreUnavailable
+from gateway.futures import begun
 from gateway.log import tells_debug
 from gateway.models import Attempt, ClaimedTask, Outcome, Verdict
 from gateway.tracing.context import trace_id
@@ -29,9 +29,6 @@ log = structlog.get_logger()
 # Between tries to store an outcome while Redis is away.
 FINISH_AGAIN_SECONDS = 0.1
 FINISH_AGAIN_CAP_SECONDS = 2.0
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 
 class Told(Protocol):
@@ -47,7 +44,7 @@ class Told(Protocol):
         """The call was, and neither because its claim was lost nor with an outcome."""
 
     def finished(self, run: Run, finished: Finished | None) -> None:
-        """The outcome is stored, or (None) there is nothing to store."""
+        """The outcome is stored, or (None) it won't be."""
 
 
 class Attempts:
@@ -87,7 +84,7 @@ class Attempts:
         metrics.started_after(late / 1000 if late > 0 else 0.0)
         if task.unreadable is not None:
             return self._known(_unreadable(task))
-        return _begun(self._sender.send, task, task.timeout)
+        return begun(self._sender.send, task, task.timeout)
 
     def _known(self, outcome: Outcome | None) -> asyncio.Future[Outcome | None]:
         known: asyncio.Future[Outcome | None] = self._loop.create_future()
@@ -136,7 +133,7 @@ class Attempts:
             self._told.finished(run, None)
             return
         run.wanted = self._told.want(run)
-        stored = _begun(self._claims.finish, run.task, outcome, retry_in=retry_in, want=run.wanted)
+        stored = begun(self._claims.finish, run.task, outcome, retry_in=retry_in, want=run.wanted)
         stored.add_done_callback(partial(self._stored, run, outcome, retry_in, again_in))
 
     def _stored(
@@ -169,17 +166,6 @@ class Attempts:
         if outcome.verdict is not Verdict.RETRY or task.failures >= task.max_retry:
             return None
         return retry_delay(task.failures + 1, outcome.retry_after, self._random)
-
-
-def _begun(begin: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-    """What comes of it, also of what it raises before it begins to wait."""
-    try:
-        begun = begin(*args, **kwargs)
-        return begun if isinstance(begun, asyncio.Future) else asyncio.ensure_future(begun)
-    except Exception as error:
-        failed: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        failed.set_exception(error)
-        return failed
 
 
 def _unreadable(task: ClaimedTask) -> Outcome:

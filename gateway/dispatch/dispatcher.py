@@ -22,6 +22,7 @@ from gateway.dispatch.returns import Returns
 from gateway.dispatch.sender import Sender
 from gateway.dispatch.waking import Waking
 from gateway.errors import StoreUnavailable
+from gateway.futures import begun
 from gateway.models import ClaimedTask
 
 log = structlog.get_logger()
@@ -128,8 +129,11 @@ class Dispatcher:
         """Drain: claim no more, let what runs finish within ``drain_seconds``, hand back the rest at once."""
         self._leaving, self._open = True, False
         await self._services.close()
-        # Claims in flight are waited for, not cancelled: a cancelled one may have taken tasks all the same.
-        await asyncio.gather(self._drain(), self._settle())
+        # Claims in flight are waited for, not cancelled: a cancelled one may have taken tasks all the same. After the
+        # calls, since what ends one may bring tasks too, which then are on their way back.
+        end = self._loop.time() + self._drain_seconds + CLOSE_SECONDS
+        await self._drain()
+        await self._settle(end)
         self._attempts.close()
         if self._unfinished:
             await self._returns.give_back(self._unfinished)
@@ -150,8 +154,7 @@ class Dispatcher:
             if calls:
                 await asyncio.wait(calls, timeout=CLOSE_SECONDS)
 
-    async def _settle(self) -> None:
-        end = self._loop.time() + self._drain_seconds + CLOSE_SECONDS
+    async def _settle(self, end: float) -> None:
         while self._asking:  # a claim whose reply is lost is followed by a look for what it took
             _, late = await asyncio.wait(self._asking, timeout=max(0.0, end - self._loop.time()))
             for asking in late:
@@ -178,7 +181,7 @@ class Dispatcher:
                     break
                 lane, want = turn
                 asked = Asked(self._lanes, lane, want, self._loop.time())
-                self._claim(asked, self._claims.claim(lane.client_id, want, asked.chances))
+                self._claim(asked, begun(self._claims.claim, lane.client_id, want, asked.chances))
             if self._lanes.waits_for_kept and not self._later:
                 self._later = True
                 self._loop.call_later(STUCK_SECONDS, self._look_later)
@@ -251,7 +254,7 @@ class Dispatcher:
         return 1
 
     def finished(self, run: Run, finished: Finished | None) -> None:
-        """Its end is stored, or there is none to store. What came along takes its place."""
+        """Its end is stored, or won't be. What came along takes its place."""
         lane = run.lane
         self._close(run)
         if finished is not None:

@@ -94,11 +94,13 @@ class HttpSender:
         sending = _Sending(task)
         try:
             keys = self._keys(task.client_id) if self._keys is not None else ()
-            allowed = self._hosts(task.client_id) if self._hosts is not None else None
-            if isinstance(keys, list | tuple) and (allowed is None or isinstance(allowed, tuple)):
-                self._call(sending, timeout, keys, allowed)
-            else:
-                sending.stop = asyncio.create_task(self._ask(sending, timeout, keys, allowed)).cancel
+            allowed = None
+            if isinstance(keys, list | tuple):
+                allowed = self._hosts(task.client_id) if self._hosts is not None else None
+                if allowed is None or isinstance(allowed, tuple):
+                    self._call(sending, timeout, keys, allowed)
+                    return sending
+            sending.stop = asyncio.create_task(self._ask(sending, timeout, keys, allowed)).cancel
         except Exception as error:
             sending.ended(error)
         return sending
@@ -113,11 +115,16 @@ class HttpSender:
         try:
             if isinstance(keys, Awaitable):
                 keys = await keys
+                # Not before: where a call may go can change meanwhile.
+                allowed = self._hosts(sending.task.client_id) if self._hosts is not None else None
             if allowed is not None and not isinstance(allowed, tuple):
                 allowed = await allowed
             self._call(sending, timeout, keys, allowed)
         except Exception as error:
             sending.ended(error)
+        except asyncio.CancelledError:
+            sending.cancel()  # as it is already, unless it was not who waits for it that broke it off
+            raise
 
     def _call(
         self, sending: "_Sending", timeout: float, keys: Sequence[bytes], allowed: tuple[str, ...] | None
@@ -167,6 +174,12 @@ class _Sending(asyncio.Future[Outcome]):
         self.stop = None  # it refers to this, which would else wait for the collector of cycles
         if self.done():
             return
+        try:
+            self.set_result(self._outcome(error))
+        except Exception as defect:  # who waits must hear of it
+            self.set_exception(defect)
+
+    def _outcome(self, error: Exception | None) -> Outcome:
         answer = self.answer
         verdict, reason = _judge_status(answer.status) if error is None else _judge_error(error, self.task)
         attempt = Attempt(
@@ -177,7 +190,7 @@ class _Sending(asyncio.Future[Outcome]):
             body=answer.body.decode("utf-8", errors="replace") if answer.status else None,
         )
         retry_after = parse_retry_after(answer.retry_after, time.time()) if answer.retry_after else None
-        self.set_result(Outcome(verdict=verdict, attempt=attempt, reason=reason, retry_after=retry_after))
+        return Outcome(verdict=verdict, attempt=attempt, reason=reason, retry_after=retry_after)
 
 
 def _judge_status(status: int) -> tuple[Verdict, str]:

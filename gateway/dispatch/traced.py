@@ -24,7 +24,7 @@ class TracedSender:
         """One call, as the sender makes it."""
         span = self._spans.attempt(task)
         trace = self._spans.told(span)
-        # Each attempt is a job of its own, so nobody else's lines get these.
+        # This is awaited as a task of its own, so nobody else's lines get these.
         structlog.contextvars.bind_contextvars(trace_id=trace_id(trace))
         try:
             outcome = await self._sender.send(msgspec.structs.replace(task, trace=trace), timeout)

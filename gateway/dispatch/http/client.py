@@ -56,34 +56,9 @@ class Client:
         connection = self._pool.take(origin)
         if connection is None:
             dial = partial(self._dial, origin, proxy, timeout)
-            return self._loop.create_task(self._dialled(dial, request, answer, deadline, ended)).cancel
+            return _Dialled(dial, request, answer, deadline, ended).stop
         connection.exchange(request, answer, deadline, ended)
         return partial(connection.break_off, ended)
-
-    async def _dialled(
-        self,
-        dial: Callable[[], Awaitable[Connection]],
-        request: Request,
-        answer: Answer,
-        deadline: float,
-        ended: Ended,
-    ) -> None:
-        over: asyncio.Future[Exception | None] = self._loop.create_future()
-
-        def end(problem: Exception | None) -> None:
-            if not over.done():  # broken off in this turn
-                over.set_result(problem)
-
-        try:
-            connection = await dial()
-            connection.exchange(request, answer, deadline, end)
-            try:
-                problem = await over
-            finally:
-                connection.break_off(end)
-        except Exception as error:
-            problem = error
-        ended(problem)
 
     async def _dial(self, origin: Origin, proxy: Proxy | None, timeout: float) -> Connection:
         self._pool.make_room()
@@ -98,3 +73,41 @@ class Client:
     async def close(self) -> None:
         """Close every connection."""
         await self._pool.close()
+
+
+class _Dialled:
+    """A call whose connection is opened first."""
+
+    def __init__(
+        self,
+        dial: Callable[[], Awaitable[Connection]],
+        request: Request,
+        answer: Answer,
+        deadline: float,
+        ended: Ended,
+    ) -> None:
+        self._dial = dial
+        self._request = request
+        self._answer = answer
+        self._deadline = deadline
+        self._ended = ended
+        self._connection: Connection | None = None
+        self._dialling = asyncio.create_task(self._begin())
+
+    async def _begin(self) -> None:
+        try:
+            connection = await self._dial()
+            connection.exchange(self._request, self._answer, self._deadline, self._ended)
+            self._connection = connection
+        except Exception as error:
+            self._ended(error)
+        except asyncio.CancelledError:
+            self._ended(CallFailed("connection closed"))  # heard where it was not the caller who broke it off
+            raise
+
+    def stop(self) -> None:
+        """Break it off."""
+        if self._connection is None:
+            self._dialling.cancel()
+        else:
+            self._connection.break_off(self._ended)

@@ -1,0 +1,58 @@
+"""A process that leaves takes nothing along that it could give back."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from conftest import until
+from in_memory import Calls, Finished, Memory, dispatcher
+
+from gateway.models import ClaimedTask
+
+
+async def test_what_a_finish_brings_on_the_way_out_is_handed_back_before_the_end() -> None:
+    """Its request was sent before the process was told to leave, and nothing else was under way."""
+    sent, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(Memory):
+        async def finish(self, *args: Any, **kwargs: Any) -> Finished:
+            sent.set()
+            await go.wait()
+            return await super().finish(*args, **kwargs)
+
+        async def hand_back(self, tasks: Sequence[ClaimedTask]) -> None:
+            await asyncio.sleep(0.05)
+            await super().hand_back(tasks)
+
+    claims, calls = Slow({"one": 2}, limit=1), Calls()
+    calls.go.set()
+    async with dispatcher(claims, calls):
+        await sent.wait()
+        asyncio.get_running_loop().call_later(0.1, go.set)
+    assert [task.task_id for task in claims.returned] == ["one-1"]
+
+
+async def test_a_drain_ends_with_its_last_call() -> None:
+    """And not when its time is up."""
+    claims, calls = Memory({"one": 3}), Calls()
+    loop = asyncio.get_running_loop()
+    async with dispatcher(claims, calls, drain=30):
+        await until(lambda: len(calls.open) == 3)
+        loop.call_later(0.1, calls.go.set)
+        before = loop.time()
+    assert loop.time() - before < 5
+    assert len(claims.ended) == 3
+
+
+async def test_outcomes_that_can_not_be_stored_are_left_to_their_leases_at_the_end() -> None:
+    """They are neither handed back, which would repeat the call, nor tried for ever."""
+    claims, calls = Memory({"one": 3}), Calls()
+    claims.finish_failures = 10_000
+    calls.go.set()
+    async with dispatcher(claims, calls, drain=0.2) as running:
+        await until(lambda: claims.finish_failures < 10_000)
+    assert claims.returned == []
+    await until(lambda: running.in_flight == 0)
+    tried = claims.finish_failures
+    await asyncio.sleep(0.5)
+    assert claims.finish_failures == tried
