@@ -34,8 +34,9 @@ _METHOD = f"""\
 Everything runs on one machine over loopback: load, server, worker, Valkey and target share its cores, so rates say
 how the contestants compare and CPU seconds per 1,000 tasks say what a task costs. Contestants take turns within each
 round; each turn has a Valkey of its own, started empty, the same binary with the same settings for all (TCP, nothing
-written to disk), and fresh processes. A figure is the median over the rounds, with the lowest and the highest in
-brackets. CPU seconds are user and system time of a process and its children, from `/proc`.
+written to disk, glibc's `malloc` tuned as for the gateway's embedded one), and fresh processes. A figure is the median
+over the rounds, with the lowest and the highest in brackets. CPU seconds are user and system time of a process and its
+children, from `/proc`.
 
 A task is {TASK_BYTES} bytes of JSON (URL, method, a header, a text as body). Peers are what one would write at home:
 an aiohttp server on uvloop that checks the client's id, reads its limit (GET), counts its minute (INCR) and enqueues;

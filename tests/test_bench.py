@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from as_user import ROOT
@@ -29,6 +30,7 @@ from gateway.api.decoding import Decoding
 from gateway.api.task_rules import Rules
 from gateway.middleware.contracts import Given
 from gateway.settings import Settings
+from gateway.store.embedded import ALLOCATOR
 
 
 def results(**figures: dict[str, list[float]]) -> Results:
@@ -175,7 +177,8 @@ def test_replies_of_valkey_are_read() -> None:
 
 
 def test_valkey_of_a_contestant_knows_the_clients() -> None:
-    """A contestant's Valkey starts with the settings of its clients and ends with the context."""
+    """A contestant's Valkey starts with the settings of its clients and the embedded one's allocator, and ends with the
+    context."""
     with valkey(3) as server:
         stored = json.loads(server.call("GET", f"client_config:{client_id(2)}"))
         assert stored["client_id"] == client_id(2)
@@ -183,6 +186,8 @@ def test_valkey_of_a_contestant_knows_the_clients() -> None:
         assert server.used_memory() > 0
         process = server.process
         assert process.rss() > 0
+        environment = Path(f"/proc/{process.popen.pid}/environ").read_text()
+        assert {f"{name}={value}" for name, value in ALLOCATOR.items()} <= set(environment.split("\0"))
     assert process.popen.poll() is not None
 
 

@@ -73,6 +73,21 @@ async def test_server_has_a_session_of_its_own(tmp_path: Path) -> None:
         assert os.getsid(server.pid) == server.pid != os.getsid(0)
 
 
+def environment_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/environ").read_text().split("\0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_allocator_is_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server runs with what spares its scripts work in glibc's malloc, unless the operator has set something."""
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    async with EmbeddedValkey(tmp_path / "ours") as server:
+        assert "GLIBC_TUNABLES=glibc.malloc.tcache_count=500" in environment_of(server.pid)
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    async with EmbeddedValkey(tmp_path / "theirs") as server:
+        assert "GLIBC_TUNABLES=glibc.malloc.arena_max=1" in environment_of(server.pid)
+
+
 @pytest.mark.parametrize("listens", [False, True])
 async def test_orphan_of_a_killed_gateway_is_adopted(tmp_path: Path, *, listens: bool) -> None:
     """A server whose gateway got SIGKILL is taken over with its data, given the port, and stopped."""
