@@ -180,3 +180,13 @@ async def test_an_enqueue_is_one_round_trip(opened: Opened, raw: Any) -> None:
     await store.tasks.admit("newcomer", spec(), create=True)
     assert await calls() - scripts == 11
     assert (await raw.info("commandstats"))["cmdstat_get"]["calls"] - gets <= 2
+
+
+@standalone
+async def test_scripts_keep_the_garbage_of_lua_small(opened: Opened, raw: Any) -> None:
+    """From the first script on Lua collects early, whatever was set before."""
+    store = await opened()
+    tell_and_reset = "return collectgarbage('setpause', 200)"
+    await raw.eval(tell_and_reset, 0)
+    await store.tasks.admit("acme", spec(), create=True)
+    assert await raw.eval(tell_and_reset, 0) == 120

@@ -1,6 +1,11 @@
 -- What every script of clients starts from: the names of keys, the policy, Redis's clock.
 -- KEYS 1-6 and ARGV 1-6 are laid out by store/keyspace.py, `Keyspace.scope`; a script's own follow after them. A client's keys
 -- are named here; a script of one client begins in its scope, one of many calls `enter` for each.
+
+-- Garbage that piles up pushes clients' keys out of the processor's caches: Lua is to collect once its memory has grown by a
+-- fifth, rather than to the double.
+collectgarbage('setpause', 120)
+
 local ready_key, due_key, leases_key, active_key, clients_key, totals_key = unpack(KEYS, 1, 6)
 local tag, prefix, bell_head, PUBLISH = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 -- The policy all replicas share, as one packed array (see store/scripts.py, `pack_policy`).
