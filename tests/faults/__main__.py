@@ -134,7 +134,7 @@ async def main() -> int:
     # The processes of a run go with it, however it ends.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("names", nargs="*", help="faults, losses or isolation; all by default")
+    parser.add_argument("names", nargs="*", help="faults by their names, losses, isolation; all by default")
     parser.add_argument(
         "--topologies", nargs="+", choices=list(BACKENDS), default=list(BACKENDS), help="all by default"
     )
