@@ -335,3 +335,15 @@ async def test_keys_that_can_not_be_had_leave_nothing_unasked_behind() -> None:
     async with HttpSender(EgressGuard(["127.0.0.0/8"]), 10, keys=keys, hosts=hosts) as sender:
         assert (await sender.send(a_task("http://127.0.0.1:1/"), 5)).verdict is Verdict.RETRY
     gc.collect()
+
+
+async def test_a_defect_in_judging_an_answer_is_heard(sender: HttpSender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the call would else wait for ever."""
+
+    def broken(_: int) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("gateway.dispatch.sender._judge_status", broken)
+    async with target() as server:
+        with pytest.raises(RuntimeError, match="broken"):
+            await asyncio.wait_for(sender.send(a_task(server.url), 5), 10)
